@@ -1,0 +1,419 @@
+"""Linear transformers on regression prompts: FULL, DIAG and GD++, in token form and in moment form.
+
+A layer moves every token e_i = (x_i, y_i), the query (x_t, 0) included, by linear attention over the context
+(Vladymyrov et al. 2024, equations 2-5), with S = sum_i e_i e_i^T over the context:
+
+    e_i <- e_i + sum_k P_k S Q_k e_i = A e_i
+
+so the layer is one linear map A for all tokens, the statistics move as S <- A S A^T, and after several layers token i is
+T e_i with T <- A T. The moment form runs on (S, T) alone: its cost does not depend on the context length. The prediction
+is minus the query's last coordinate, `<w, x_t>` with implicit weights w = -T[y, x].
+
+Inside, y is multiplied by `label_scale` and S by `1 / context`, so that everything is of order one whatever the noise and
+the context length; `matrices()` folds both back into the paper's convention.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+
+from innerloop.types import Moments, Prompt
+
+_INIT_SPREAD = 0.003  # larger starts of deep models blow up at sigma = 5: the loss has degree 2 * 3^layers
+
+
+class LinearTransformer(eqx.Module):
+    """Common to all kinds; make one with `.full`, `.diag`, `.gd_plus_plus`, `.from_matrices` or `.from_flows`."""
+
+    dim: int = eqx.field(static=True)
+    context: int = eqx.field(static=True)
+    label_scale: float = eqx.field(static=True)
+
+    # -- how to make one --------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def full(
+        dim: int, layers: int, heads: int = 1, *, key: PRNGKeyArray, context: int = 20, label_scale: float = 0.25
+    ) -> "Full":
+        """FULL: every head has its own dense P and Q, each `(dim + 1, dim + 1)`.
+
+        Args:
+            dim, layers, heads: sizes, all >= 1.
+            key: for the initial values, small around one cautious gradient step a layer.
+            context: context length at which attention is normalised inside; a scale, not a limit.
+            label_scale: factor that brings labels to order one; about `1 / sqrt(E y^2)`.
+
+        Raises:
+            ValueError: a size is not a whole number >= 1, or `label_scale` is not positive.
+        """
+        scales = _scales(dim, layers, heads, context, label_scale)
+        size = dim + 1
+        key_p, key_q = jax.random.split(key)
+        first = jnp.arange(heads) == 0
+        on_y = jnp.arange(size) == dim
+        # Later heads start with P = diag(0.1, ..), Q = 0: no effect yet, but Q's gradient is not zero.
+        p = jnp.where(on_y[None, :] & first[:, None], 1.0, 0.1)
+        q = jnp.where(~on_y[None, :] & first[:, None], -0.3 / layers, 0.0)
+        shape = (layers, heads, size, size)
+        return Full(
+            P=jax.vmap(jnp.diag)(p)[None] + _INIT_SPREAD * jax.random.normal(key_p, shape),
+            Q=jax.vmap(jnp.diag)(q)[None] + _INIT_SPREAD * jax.random.normal(key_q, shape),
+            **scales,
+        )
+
+    @staticmethod
+    def diag(
+        dim: int, layers: int, heads: int = 1, *, key: PRNGKeyArray, context: int = 20, label_scale: float = 0.25
+    ) -> "Diag":
+        """DIAG: P = diag(p_x, .., p_x, p_y), Q = diag(q_x, .., q_x, q_y), four numbers a head.
+
+        One head ties the four flows of information by w_xx w_yy = w_xy w_yx; two heads or more set them freely.
+        Arguments and errors as for `full`.
+        """
+        scales = _scales(dim, layers, heads, context, label_scale)
+        key_p, key_q = jax.random.split(key)
+        p = jnp.zeros((heads, 2)).at[0].set(jnp.array([-0.02, -0.3 / layers]))
+        # The first head reads x, the second y, any others nothing yet.
+        q = jnp.eye(heads, 2)
+        shape = (layers, heads, 2)
+        return Diag(
+            p=p[None] + _INIT_SPREAD * jax.random.normal(key_p, shape),
+            q=q[None] + _INIT_SPREAD * jax.random.normal(key_q, shape),
+            **scales,
+        )
+
+    @staticmethod
+    def gd_plus_plus(
+        dim: int, layers: int, *, key: PRNGKeyArray, context: int = 20, label_scale: float = 0.25
+    ) -> "GDPlusPlus":
+        """GD++ of von Oswald et al. (2023): w_xx and w_yx only, preconditioned gradient descent.
+
+        Arguments and errors as for `full`.
+        """
+        scales = _scales(dim, layers, 1, context, label_scale)
+        w = jnp.array([[-0.02, -0.3 / layers]]) + _INIT_SPREAD * jax.random.normal(key, (layers, 2))
+        return GDPlusPlus(w=w, **scales)
+
+    @staticmethod
+    def from_matrices(P: ArrayLike, Q: ArrayLike) -> "Full":
+        """The FULL model with matrices P and Q `(layers, heads, D, D)` in the paper's convention.
+
+        Raises:
+            ValueError: the shapes differ or are not `(layers, heads, D, D)` with D >= 2, or a value is not finite.
+        """
+        p, q = jnp.asarray(P, dtype=float), jnp.asarray(Q, dtype=float)
+        if p.shape != q.shape or p.ndim != 4 or p.shape[-1] != p.shape[-2] or p.shape[-1] < 2:
+            raise ValueError(f"P and Q must both have shape (layers, heads, D, D), got {p.shape} and {q.shape}")
+        if not (np.isfinite(p).all() and np.isfinite(q).all()):
+            raise ValueError("P and Q must be finite, got NaN or infinity")
+        return Full(P=p, Q=q, dim=p.shape[-1] - 1, context=1, label_scale=1.0)
+
+    @staticmethod
+    def from_flows(flows: ArrayLike, dim: int) -> "Diag":
+        """The two-head DIAG model with the four flows `[[w_xx, w_xy], [w_yx, w_yy]]` of each layer, `(layers, 2, 2)`.
+
+        Raises:
+            ValueError: the shape is not `(layers, 2, 2)`, or a value is not finite.
+        """
+        values = jnp.asarray(flows, dtype=float)
+        if values.ndim != 3 or values.shape[1:] != (2, 2):
+            raise ValueError(f"flows must have shape (layers, 2, 2), got {values.shape}")
+        if not np.isfinite(values).all():
+            raise ValueError("flows must be finite, got NaN or infinity")
+        q = jnp.broadcast_to(jnp.eye(2), values.shape)
+        return Diag(p=values.swapaxes(1, 2), q=q, **_scales(dim, len(values), 2, 1, 1.0))
+
+    # -- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """The kind's name in specs: "full", "diag" or "gd++"."""
+
+    @property
+    @abstractmethod
+    def heads(self) -> int: ...
+
+    @property
+    def layers(self) -> int:
+        return jax.tree.leaves(self)[0].shape[0]
+
+    def matrices(self) -> tuple[Float[Array, "layers heads D D"], Float[Array, "layers heads D D"]]:
+        """P and Q in the paper's convention: S is the plain sum, y is not scaled."""
+        p, q = self._internal_matrices()
+        scale = self._token_scale(p.dtype)  # e' = scale * e
+        ratio = (scale[None, :] / scale[:, None])[None, None]
+        return p * ratio, q * (scale[:, None] * scale[None, :])[None, None] / self.context
+
+    # -- moment form ------------------------------------------------------------------------------------------------
+
+    def transfer(self, moments: Moments) -> Float[Array, "*batch {self.layers}+1 D D"]:
+        """T after 0, 1, .. layers: token i has become `T e_i` (Theorem 4.1: T = [[M, u], [-w^T, a]])."""
+
+        def one(S):
+            def step(carry, layer):
+                S, T = carry
+                A = jnp.eye(self.dim + 1, dtype=S.dtype) + self._increment(layer, S)
+                carry = (A @ S @ A.T, A @ T)
+                return carry, carry[1]
+
+            start = jnp.eye(self.dim + 1, dtype=S.dtype)
+            _, after = jax.lax.scan(step, (self._scaled(S), start), self._stack(S.dtype))
+            scale = self._token_scale(S.dtype)
+            return jnp.concatenate([start[None], after]) * (scale[None, :] / scale[:, None])[None]
+
+        return jnp.vectorize(one, signature="(i,i)->(l,i,i)")(self._checked(moments).S)
+
+    def implicit_weights(self, moments: Moments) -> Float[Array, "*batch {self.layers}+1 dim"]:
+        """The weights w with which the prediction after 0, 1, .. layers is `<w, query>`.
+
+        Raises:
+            ValueError: the moments are of another dimension than the model.
+        """
+        return -self.transfer(moments)[..., -1, :-1]
+
+    def final_weights(self, moments: Moments) -> Float[Array, "*batch dim"]:
+        """The last of `implicit_weights`, without forming T: only its y row is needed, a vector-matrix product a layer."""
+        self._checked(moments)
+        return jnp.vectorize(self._final_weights, signature="(i,i)->(d)")(moments.S)
+
+    def _final_weights(self, S: Float[Array, "D D"]) -> Float[Array, "dim"]:
+        identity = jnp.eye(self.dim + 1, dtype=S.dtype)
+        stack = self._stack(S.dtype)
+
+        def forward(S, layer):
+            A = identity + self._increment(layer, S)
+            return A @ S @ A.T, A
+
+        S, maps = jax.lax.scan(forward, self._scaled(S), jax.tree.map(lambda leaf: leaf[:-1], stack))
+        last = identity + self._increment(jax.tree.map(lambda leaf: leaf[-1], stack), S)
+        row, _ = jax.lax.scan(lambda row, A: (row @ A, None), last[-1], maps, reverse=True)
+        return -row[:-1] / self.label_scale
+
+    def predict(self, prompt: Prompt) -> Float[Array, "*batch"]:
+        """The prediction at the query, in moment form."""
+        return (self.final_weights(prompt.moments()) * prompt.query).sum(-1)
+
+    # -- token form -------------------------------------------------------------------------------------------------
+
+    def tokens(self, prompt: Prompt) -> Float[Array, "*batch {self.layers}+1 {prompt.x.shape[-2]}+1 D"]:
+        """All tokens after 0, 1, .. layers, the query last, as the paper runs the model: cost grows with n."""
+
+        def one(context, query):
+            tokens = jnp.concatenate([context, jnp.append(query, 0)[None]]) * self._token_scale(context.dtype)[None]
+
+            def step(tokens, layer):
+                S = tokens[:-1].T @ tokens[:-1] / self.context
+                tokens = tokens + tokens @ self._increment(layer, S).T
+                return tokens, tokens
+
+            _, after = jax.lax.scan(step, tokens, self._stack(context.dtype))
+            return jnp.concatenate([tokens[None], after]) / self._token_scale(context.dtype)[None, None]
+
+        return jnp.vectorize(one, signature="(n,i),(d)->(l,m,i)")(prompt.tokens, prompt.query)
+
+    # -- what a kind must say ---------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _stack(self, dtype):
+        """Per-layer parameters as a pytree with a leading axis of layers."""
+
+    @abstractmethod
+    def _increment(self, layer, S: Float[Array, "D D"]) -> Float[Array, "D D"]:
+        """sum_k P_k S Q_k of one layer, in inner scale."""
+
+    @abstractmethod
+    def _internal_matrices(self) -> tuple[Float[Array, "layers heads D D"], Float[Array, "layers heads D D"]]:
+        """P and Q in inner scale."""
+
+    @abstractmethod
+    def restart(self, layers: int, *, key: PRNGKeyArray) -> Self:
+        """A fresh initial model of this kind, heads and scales, with `layers` layers."""
+
+    def coordinates(self) -> tuple[Float[Array, "p"], Callable[[Float[Array, "p"]], Self]]:
+        """The parameters as one vector without directions that change nothing, and the model of such a vector."""
+        return ravel_pytree(self)
+
+    @abstractmethod
+    def _idle_layer(self) -> Self:
+        """A one-layer model that does (almost) nothing, but whose gradient is not zero."""
+
+    # -- common parts -----------------------------------------------------------------------------------------------
+
+    def insert_idle_layer(self, position: int) -> Self:
+        """A model one layer deeper, with a layer of no effect before layer `position`: where to start a deeper one."""
+        return jax.tree.map(
+            lambda leaf, new: jnp.concatenate([leaf[:position], new, leaf[position:]]), self, self._idle_layer()
+        )
+
+    def _sizes(self) -> dict:
+        return {"dim": self.dim, "context": self.context, "label_scale": self.label_scale}
+
+    def _token_scale(self, dtype) -> Float[Array, "D"]:
+        return jnp.ones(self.dim + 1, dtype).at[-1].set(self.label_scale)
+
+    def _scaled(self, S: Float[Array, "D D"]) -> Float[Array, "D D"]:
+        scale = self._token_scale(S.dtype)
+        return S * (scale[:, None] * scale[None, :] / self.context)
+
+    def _checked(self, moments: Moments) -> Moments:
+        if moments.dim != self.dim:
+            raise ValueError(f"the model has dim {self.dim}, the data has dim {moments.dim}")
+        return moments
+
+
+class Full(LinearTransformer):
+    """See `LinearTransformer.full`. `P` and `Q` are `(layers, heads, D, D)`, in inner scale."""
+
+    P: Float[Array, "layers heads D D"]
+    Q: Float[Array, "layers heads D D"]
+
+    @property
+    def kind(self):
+        return "full"
+
+    @property
+    def heads(self):
+        return self.P.shape[1]
+
+    def _stack(self, dtype):
+        return self.P.astype(dtype), self.Q.astype(dtype)
+
+    def _increment(self, layer, S):
+        p, q = layer
+        return sum(p[head] @ S @ q[head] for head in range(len(p)))
+
+    def _internal_matrices(self):
+        return self.P, self.Q
+
+    def restart(self, layers, *, key):
+        return LinearTransformer.full(layers=layers, heads=self.heads, key=key, **self._sizes())
+
+    def _idle_layer(self):
+        p = jnp.zeros_like(self.P[:1])
+        idle_q = jnp.zeros_like(self.Q[:1]).at[:, 0].set(jnp.eye(self.dim + 1, dtype=self.Q.dtype).at[-1, -1].set(0))
+        return eqx.tree_at(lambda model: (model.P, model.Q), self, (p, idle_q))
+
+
+class _Blockwise(LinearTransformer):
+    """A kind whose P and Q are multiples of the identity on x: A - I is S with its four blocks scaled."""
+
+    @abstractmethod
+    def inner_flows(self) -> Float[Array, "layers 2 2"]:
+        """`[[w_xx, w_xy], [w_yx, w_yy]]` of each layer in inner scale."""
+
+    def flows(self) -> Float[Array, "layers 2 2"]:
+        """`[[w_xx, w_xy], [w_yx, w_yy]]` of each layer, in the paper's convention."""
+        flows = self.inner_flows()
+        # P is diagonal, so the scales act on Q alone: q_y takes the label's scale twice.
+        scale = jnp.array([1.0, self.label_scale], flows.dtype)
+        return flows * (scale[None, :] * scale[None, :])[None] / self.context
+
+    def _stack(self, dtype):
+        return self.inner_flows().astype(dtype)
+
+    def _increment(self, layer, S):
+        return spread_flows(layer, self.dim) * S
+
+
+class Diag(_Blockwise):
+    """See `LinearTransformer.diag`. `p` and `q` are `(layers, heads, 2)`: p_x, p_y and q_x, q_y, in inner scale."""
+
+    p: Float[Array, "layers heads 2"]
+    q: Float[Array, "layers heads 2"]
+
+    @property
+    def kind(self):
+        return "diag"
+
+    @property
+    def heads(self):
+        return self.p.shape[1]
+
+    def inner_flows(self):
+        return jnp.einsum("lha,lhb->lab", self.p, self.q)
+
+    def _internal_matrices(self):
+        return _diagonal(self.p, self.dim), _diagonal(self.q, self.dim)
+
+    def coordinates(self):
+        if self.heads == 1:  # p -> c p, q -> q / c changes nothing: q_x = 1
+            product = self.p * self.q[..., :1]
+            theta, unravel = ravel_pytree((product, self.q[..., 1:] / self.q[..., :1]))
+
+            def build(theta):
+                p, q_y = unravel(theta)
+                q = jnp.concatenate([jnp.ones_like(q_y), q_y], axis=-1)
+                return eqx.tree_at(lambda model: (model.p, model.q), self, (p, q))
+
+        else:  # any four flows are two heads' p, with q = (1, 0) and (0, 1)
+            theta, unravel = ravel_pytree(self.inner_flows())
+            q = jnp.broadcast_to(jnp.eye(self.heads, 2, dtype=self.q.dtype), self.q.shape)
+
+            def build(theta):
+                p = jnp.zeros_like(self.p).at[:, :2].set(unravel(theta).swapaxes(1, 2))
+                return eqx.tree_at(lambda model: (model.p, model.q), self, (p, q))
+
+        return theta, build
+
+    def restart(self, layers, *, key):
+        return LinearTransformer.diag(layers=layers, heads=self.heads, key=key, **self._sizes())
+
+    def _idle_layer(self):
+        q = jnp.eye(self.heads, 2, dtype=self.q.dtype)[None]
+        return eqx.tree_at(lambda model: (model.p, model.q), self, (jnp.zeros_like(self.p[:1]), q))
+
+
+class GDPlusPlus(_Blockwise):
+    """See `LinearTransformer.gd_plus_plus`. `w` is `(layers, 2)`: w_xx and w_yx, in inner scale."""
+
+    w: Float[Array, "layers 2"]
+
+    @property
+    def kind(self):
+        return "gd++"
+
+    @property
+    def heads(self):
+        return 1
+
+    def inner_flows(self):
+        return jnp.stack([self.w, jnp.zeros_like(self.w)], axis=-1)
+
+    def _internal_matrices(self):
+        reads_x = jnp.zeros_like(self.w).at[:, 0].set(1)
+        return _diagonal(self.w[:, None], self.dim), _diagonal(reads_x[:, None], self.dim)
+
+    def restart(self, layers, *, key):
+        return LinearTransformer.gd_plus_plus(layers=layers, key=key, **self._sizes())
+
+    def _idle_layer(self):
+        return eqx.tree_at(lambda model: model.w, self, jnp.zeros_like(self.w[:1]))
+
+
+def spread_flows(flows: Float[Array, "2 2"], dim: int) -> Float[Array, "D D"]:
+    """The D x D matrix whose x and y blocks hold the four flows."""
+    block = (jnp.arange(dim + 1) == dim).astype(int)
+    return flows[block[:, None], block[None, :]]
+
+
+def _diagonal(values: Float[Array, "layers heads 2"], dim: int) -> Float[Array, "layers heads D D"]:
+    """diag(v_x, .., v_x, v_y) for every layer and head."""
+    entries = jnp.concatenate([jnp.repeat(values[..., :1], dim, axis=-1), values[..., 1:]], axis=-1)
+    return jnp.vectorize(jnp.diag, signature="(i)->(i,i)")(entries)
+
+
+def _scales(dim: int, layers: int, heads: int, context: int, label_scale: float) -> dict:
+    for name, value in {"dim": dim, "layers": layers, "heads": heads, "context": context}.items():
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+            raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+    if not (np.isfinite(label_scale) and label_scale > 0):
+        raise ValueError(f"label_scale must be positive, got {label_scale!r}")
+    return {"dim": int(dim), "context": int(context), "label_scale": float(label_scale)}

@@ -1,0 +1,113 @@
+"""Tuning a predictor's constants to a task, on a sample that no evaluation sees.
+
+What is minimised is the mean regret `1/2 E ||Q^T (w_hat - w_bayes)||^2`, Q Q^T the query's covariance. It
+differs from the adjusted loss by the Bayes floor, which no constant moves: same minimiser, less noise.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.optimize import minimize
+
+from innerloop.predictors.base import whole_number
+from innerloop.tasks import LinearRegression
+from innerloop.types import Moments
+
+SEQUENCES = 20_480
+STREAM = 0x74756E65  # "tune" in ASCII: far from the small numbers that name other streams
+_BLOCK = 512  # random gamma and LAPACK calls on larger batches are slower a sequence
+
+
+class TuningSample(eqx.Module):
+    """Sequences of a task, each reduced to what a predictor needs of it, with the Bayes weights.
+
+    Attributes:
+        task: what was sampled.
+        prepared: a pytree whose leaves have a leading axis of sequences.
+        target: w_bayes, `(sequences, dim)`.
+    """
+
+    task: LinearRegression
+    prepared: Any
+    target: Float[Array, "sequences dim"]
+
+    @classmethod
+    def draw(cls, task: LinearRegression, seed: int, prepare: Callable[[LinearRegression, Moments], Any]):
+        """`SEQUENCES` sequences, a function of the task and `seed` only, so the same for every predictor.
+
+        Call this, and all that uses its result, inside `jax.enable_x64(True)`.
+
+        Args:
+            task: what to sample.
+            seed: a whole number >= 0.
+            prepare: the part of the computation, for one context, that does not depend on the constants.
+        """
+        key = jax.random.fold_in(jax.random.key(whole_number("seed", seed, at_least=0)), STREAM)
+        # Outside jit, so that what was compiled for one noise law serves the next: seconds saved for each.
+        blocks = [task.sample_moments(key, _BLOCK).S for key in jax.random.split(key, SEQUENCES // _BLOCK)]
+        moments = Moments(S=jnp.stack(blocks), n=task.context)
+        return cls(task, _each(task, moments, prepare), _each(task, moments, _bayes_weights))
+
+    def regret(self, weights: Callable[..., Float[Array, "dim"]], *constants: float) -> float:
+        """Mean regret of `weights(prepared, *constants)`, a function for one context; inf if it overflows."""
+        value = float(_regret(self, weights, tuple(jnp.asarray(constant, float) for constant in constants)))
+        return value if np.isfinite(value) else np.inf
+
+    def minimise(
+        self, weights: Callable[..., Float[Array, "dim"]], grids: Mapping[str, np.ndarray]
+    ) -> dict[str, float]:
+        """The constants of least regret: the best node of the grids' product, then Nelder-Mead from there.
+
+        Args:
+            weights: takes one context's `prepared` and a value of each constant, in the order of `grids`.
+            grids: increasing values of each constant to try; the ends bound it, a single value fixes it.
+        """
+        nodes = list(grids.values())
+        free = [axis for axis, grid in enumerate(nodes) if len(grid) > 1]
+        if not free:
+            return {name: float(grid[0]) for name, grid in zip(grids, nodes, strict=True)}
+        shape = tuple(len(grid) for grid in nodes)
+
+        def at(position):
+            """Constants at a position in units of grid nodes, which brings all of them to one scale."""
+            pairs = zip(position, nodes, strict=True)
+            return [float(np.interp(p, np.arange(len(grid)), grid)) for p, grid in pairs]
+
+        losses = np.reshape([self.regret(weights, *at(index)) for index in np.ndindex(*shape)], shape)
+        best = np.array(np.unravel_index(np.argmin(losses), shape), float)
+
+        def loss(position):
+            best[free] = position
+            return self.regret(weights, *at(best))
+
+        last = np.array([shape[axis] - 1.0 for axis in free])
+        corners = np.vstack([best[free], best[free] + np.diag(np.where(best[free] < last, 0.5, -0.5))])
+        options = {"initial_simplex": corners, "xatol": 1e-4, "fatol": 1e-9 * (1 + losses.min())}
+        bounds = [(0, end) for end in last]
+        result = minimize(loss, corners[0], method="Nelder-Mead", bounds=bounds, options=options)
+        best[free] = result.x
+        return dict(zip(grids, at(best), strict=True))
+
+
+@eqx.filter_jit
+def _each(task: LinearRegression, moments: Moments, function: Callable) -> Any:
+    """`function(task, one context's moments)` of every sequence of every block, in one axis."""
+    blocks = jax.lax.map(jax.vmap(lambda one: function(task, one)), moments)
+    return jax.tree.map(lambda leaf: leaf.reshape(SEQUENCES, *leaf.shape[2:]), blocks)
+
+
+def _bayes_weights(task: LinearRegression, moments: Moments) -> Float[Array, "dim"]:
+    return task.posterior(moments).mean_and_spread()[0]
+
+
+@eqx.filter_jit
+def _regret(
+    sample: TuningSample, weights: Callable, constants: tuple[Float[Array, ""], ...]
+) -> Float[Array, ""]:
+    estimate = jax.vmap(lambda prepared: weights(prepared, *constants))(sample.prepared)
+    return sample.task.half_square(estimate - sample.target).mean()

@@ -1,0 +1,162 @@
+"""Laws of the noise level sigma, the standard deviation of the label noise, drawn once per sequence.
+
+Each law can be sampled, integrated over (`quadrature`), and written as text: `fixed(1)`, `uniform(0,5)`,
+`categorical(1,3,5)`.
+"""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+
+_FORMS = "fixed(s), uniform(a,b) or categorical(s1,s2,...)"
+
+
+class NoiseLaw(ABC):
+    """A probability law of sigma >= 0. To add one, subclass this and register it in `LAWS`."""
+
+    @abstractmethod
+    def sample(self, key: PRNGKeyArray, shape: tuple[int, ...], dtype=None) -> Float[Array, "..."]:
+        """Independent draws of sigma, of the given shape."""
+
+    @abstractmethod
+    def quadrature(self, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+        """Points `(m,)` and weights `(m,)`, summing to one, with which `E f(sigma) ~ sum_j weight_j f(point_j)`.
+
+        Discrete laws ignore `nodes` and are exact.
+        """
+
+    @property
+    @abstractmethod
+    def maximum(self) -> float:
+        """The largest sigma that the law can draw."""
+
+    @property
+    def second_moment(self) -> float:
+        """E sigma^2."""
+        points, weights = self.quadrature(32)
+        return float(weights @ points**2)
+
+    @abstractmethod
+    def arguments(self) -> tuple[float, ...]:
+        """The numbers inside the parentheses of the law's text form."""
+
+    def __str__(self) -> str:
+        name = next(name for name, law in LAWS.items() if isinstance(self, law))
+        return f"{name}({','.join(f'{value:g}' for value in self.arguments())})"
+
+
+@dataclass(frozen=True)
+class Fixed(NoiseLaw):
+    """Always the same `sigma`; `Fixed(0)` is noise-free regression."""
+
+    sigma: float
+
+    def __post_init__(self):
+        _check_level("sigma", self.sigma)
+
+    def sample(self, key, shape, dtype=None):
+        return jnp.full(shape, self.sigma, dtype=dtype or float)
+
+    def quadrature(self, nodes):
+        return np.array([float(self.sigma)]), np.ones(1)
+
+    @property
+    def maximum(self):
+        return float(self.sigma)
+
+    def arguments(self):
+        return (self.sigma,)
+
+
+@dataclass(frozen=True)
+class Uniform(NoiseLaw):
+    """sigma uniform on `[low, high]`."""
+
+    low: float
+    high: float
+
+    def __post_init__(self):
+        _check_level("low", self.low)
+        _check_level("high", self.high)
+        if not self.low < self.high:
+            raise ValueError(
+                f"uniform noise needs low < high, got low={self.low:g}, high={self.high:g}; "
+                f"for one level write fixed({self.low:g})"
+            )
+
+    def sample(self, key, shape, dtype=None):
+        return jax.random.uniform(key, shape, dtype=dtype or float, minval=self.low, maxval=self.high)
+
+    def quadrature(self, nodes):
+        points, weights = np.polynomial.legendre.leggauss(nodes)
+        return self.low + (self.high - self.low) * (points + 1) / 2, weights / 2
+
+    @property
+    def maximum(self):
+        return float(self.high)
+
+    def arguments(self):
+        return (self.low, self.high)
+
+
+@dataclass(frozen=True, init=False)
+class Categorical(NoiseLaw):
+    """sigma drawn from `values` with equal probability: `Categorical(1, 3, 5)`."""
+
+    values: tuple[float, ...]
+
+    def __init__(self, *values: float):
+        if not values:
+            raise ValueError("categorical noise needs at least one level, got none")
+        for value in values:
+            _check_level("level", value)
+        if len(set(values)) < len(values):
+            raise ValueError(f"categorical noise needs distinct levels, got {values}")
+        object.__setattr__(self, "values", tuple(float(value) for value in values))
+
+    def sample(self, key, shape, dtype=None):
+        return jax.random.choice(key, jnp.asarray(self.values, dtype=dtype or float), shape)
+
+    def quadrature(self, nodes):
+        return np.array(self.values), np.full(len(self.values), 1 / len(self.values))
+
+    @property
+    def maximum(self):
+        return max(self.values)
+
+    def arguments(self):
+        return self.values
+
+
+LAWS: dict[str, type[NoiseLaw]] = {"fixed": Fixed, "uniform": Uniform, "categorical": Categorical}
+
+
+def parse_noise(text: str) -> NoiseLaw:
+    """The law written as `text`, the inverse of `str`.
+
+    Raises:
+        ValueError: `text` is not one of the known forms, or its numbers are not allowed.
+    """
+    match = re.fullmatch(r"\s*([a-z]+)\s*\(([^()]*)\)\s*", text.lower())
+    if match is None or match[1] not in LAWS:
+        raise ValueError(f"noise must be {_FORMS}, got {text!r}")
+    name, inside = match.groups()
+    try:
+        numbers = [float(part) for part in inside.split(",")]
+    except ValueError:
+        raise ValueError(f"noise must be {_FORMS} with numbers inside, got {text!r}") from None
+    expected = {"fixed": 1, "uniform": 2}.get(name, len(numbers))
+    if len(numbers) != expected:
+        raise ValueError(f"{name} noise takes {expected} number(s), got {len(numbers)} in {text!r}")
+    return LAWS[name](*numbers)
+
+
+def _check_level(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"a noise {name} must be finite and >= 0 (it is a standard deviation), got {value:g}")

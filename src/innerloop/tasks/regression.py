@@ -1,0 +1,156 @@
+"""Noisy linear regression in context: the problem of Vladymyrov et al. (2024), section 3."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+
+from innerloop.tasks.noise import NoiseLaw, parse_noise
+from innerloop.tasks.posterior import Posterior
+from innerloop.types import Moments, Prompt
+
+
+class LinearRegression(eqx.Module):
+    """A distribution over linear regression problems with Gaussian inputs, weights and noise.
+
+    Once per sequence `w ~ N(0, weight_covariance)` and `sigma ~ noise`; then `x_i ~ N(0, input_covariance)` and
+    `y_i = <w, x_i> + sigma eps_i` for `i = 1..context`, and a query x whose noise-free label is `<w, x>`.
+
+    Args:
+        dim: number of features, d.
+        context: number of examples in a prompt, n.
+        noise: the law of sigma, or its text form such as `"uniform(0,5)"`.
+        input_covariance, weight_covariance: `(dim, dim)`, symmetric positive semi-definite; identity if None.
+
+    Raises:
+        ValueError: a number is out of range, or a covariance has the wrong shape, is not symmetric or not
+            positive semi-definite.
+    """
+
+    dim: int = eqx.field(static=True)
+    context: int = eqx.field(static=True)
+    noise: NoiseLaw = eqx.field(static=True)
+    input_root: np.ndarray | None
+    weight_root: np.ndarray | None
+
+    def __init__(
+        self,
+        dim: int,
+        context: int,
+        noise: NoiseLaw | str,
+        input_covariance: ArrayLike | None = None,
+        weight_covariance: ArrayLike | None = None,
+    ):
+        self.dim = _whole_number("dim", dim)
+        self.context = _whole_number("context", context)
+        self.noise = parse_noise(noise) if isinstance(noise, str) else noise
+        if not isinstance(self.noise, NoiseLaw):
+            raise ValueError(f"noise must be a law of sigma or its text form, got {noise!r}")
+        self.input_root = _root("input_covariance", input_covariance, dim)
+        self.weight_root = _root("weight_covariance", weight_covariance, dim)
+
+    @property
+    def label_variance(self) -> float:
+        """E y_i^2 = tr(input covariance x weight covariance) + E sigma^2."""
+        roots = [np.eye(self.dim) if root is None else root for root in (self.input_root, self.weight_root)]
+        return float(np.sum((roots[0].T @ roots[1]) ** 2)) + self.noise.second_moment
+
+    def sample_prompts(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Prompt:
+        """`batch` prompts: x `(batch, context, dim)`, y `(batch, context)`, query `(batch, dim)`, and the latents."""
+        batch = _whole_number("batch", batch)
+        dtype = dtype or _default_dtype()
+        key_latent, key_x, key_noise, key_query = jax.random.split(key, 4)
+        weights, sigma = self._sample_latents(key_latent, batch, dtype)
+        x = self._color(jax.random.normal(key_x, (batch, self.context, self.dim), dtype))
+        query = self.sample_queries(key_query, batch, dtype=dtype)
+        noise = sigma[:, None] * jax.random.normal(key_noise, (batch, self.context), dtype)
+        return Prompt(
+            x=x,
+            y=jnp.einsum("bni,bi->bn", x, weights) + noise,
+            query=query,
+            label=jnp.einsum("bi,bi->b", query, weights),
+            weights=weights,
+            sigma=sigma,
+        )
+
+    def sample_moments(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Moments:
+        """Sufficient statistics of `batch` contexts, drawn without drawing the contexts: the cost does not depend on n.
+
+        With z_i = (x_i, eps_i) standard normal, sum_i z_i z_i^T is Wishart with n degrees of freedom; its triangular
+        factor has independent entries, chi on the diagonal and normal below (Bartlett 1933). For n < dim + 1 the
+        factor has n columns.
+        """
+        batch = _whole_number("batch", batch)
+        dtype = dtype or _default_dtype()
+        key_latent, key_normal, key_chi = jax.random.split(key, 3)
+        weights, sigma = self._sample_latents(key_latent, batch, dtype)
+        size = self.dim + 1
+        columns = min(self.context, size)
+        freedom = self.context - jnp.arange(columns, dtype=dtype)
+        diagonal = jnp.sqrt(2 * jax.random.gamma(key_chi, freedom / 2, (batch, columns), dtype))
+        below = jnp.tril(jax.random.normal(key_normal, (batch, size, columns), dtype), -1)
+        factor = below + diagonal[:, None, :] * jnp.eye(size, columns, dtype=dtype)[None]
+        x_rows = self._color(factor[:, :-1].swapaxes(-1, -2)).swapaxes(-1, -2)
+        y_row = jnp.einsum("bi,bik->bk", weights, x_rows) + sigma[:, None] * factor[:, -1]
+        factor = jnp.concatenate([x_rows, y_row[:, None]], axis=1)
+        return Moments(S=factor @ factor.swapaxes(-1, -2), n=self.context, weights=weights, sigma=sigma)
+
+    def sample_queries(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Float[Array, "batch dim"]:
+        """Inputs to predict at, `(batch, dim)`."""
+        return self._color(jax.random.normal(key, (batch, self.dim), dtype or _default_dtype()))
+
+    def posterior(self, moments: Moments) -> Posterior:
+        """What one context's `moments` say about the weights under this task's prior and noise law."""
+        dtype = moments.S.dtype
+        root = None if self.weight_root is None else jnp.asarray(self.weight_root, dtype)
+        return Posterior.of(moments, self.noise, prior_root=root, query_root=self.query_root(dtype))
+
+    def query_root(self, dtype) -> Float[Array, "dim dim"] | None:
+        """Q with Q Q^T = the inputs' covariance; None for the identity."""
+        return None if self.input_root is None else jnp.asarray(self.input_root, dtype)
+
+    def half_square(self, deviation: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
+        """`1/2 E_x <deviation, x>^2` over queries x: the expected loss of weights that are off by `deviation`."""
+        root = self.query_root(deviation.dtype)
+        if root is not None:
+            deviation = deviation @ root
+        return 0.5 * (deviation**2).sum(-1)
+
+    def _sample_latents(self, key, batch, dtype):
+        key_weights, key_sigma = jax.random.split(key)
+        weights = jax.random.normal(key_weights, (batch, self.dim), dtype)
+        if self.weight_root is not None:
+            weights = weights @ jnp.asarray(self.weight_root, dtype).T
+        return weights, self.noise.sample(key_sigma, (batch,), dtype)
+
+    def _color(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+        root = self.query_root(x.dtype)
+        return x if root is None else x @ root.T
+
+
+def _default_dtype():
+    return jnp.zeros(()).dtype
+
+
+def _whole_number(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number >= 1, got {value!r}")
+    return int(value)
+
+
+def _root(name: str, covariance: ArrayLike | None, dim: int) -> np.ndarray | None:
+    """A square root R, covariance = R R^T, that exists for singular covariances too."""
+    if covariance is None:
+        return None
+    matrix = np.asarray(covariance, dtype=np.float64)
+    if matrix.shape != (dim, dim):
+        raise ValueError(f"{name} must have shape ({dim}, {dim}), got {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{name} must be finite, got NaN or infinity")
+    if not np.allclose(matrix, matrix.T, rtol=1e-6, atol=1e-9):
+        raise ValueError(f"{name} must be symmetric")
+    eigenvalues, vectors = np.linalg.eigh(matrix)
+    if eigenvalues[0] < -1e-9 * max(abs(eigenvalues[-1]), 1):
+        raise ValueError(f"{name} must be positive semi-definite, got an eigenvalue {eigenvalues[0]:.3g}")
+    return vectors * np.sqrt(np.maximum(eigenvalues, 0))

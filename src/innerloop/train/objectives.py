@@ -1,0 +1,87 @@
+"""What training minimises: the paper's loss, or one of two equal up to a constant and far less noisy.
+
+Every objective is half a squared error, `1/2 E r^2`, of the model's implicit weights against a target:
+
+- `sampled`: one query x with label `<w, x>`, `r = <w_hat - w, x>`: the loss of Vladymyrov et al. (2024) to the letter;
+- `oracle`: all queries at once against the ridge solution for the true sigma, `r = Q^T (w_hat - w_sigma)`;
+- `bayes`: the same against the Bayes-optimal weights, `r = Q^T (w_hat - w_bayes)`,
+
+with Q Q^T the query's covariance. In expectation they differ by the oracle loss and by the Bayes floor, which no parameter
+moves, so their gradients agree in the mean; `bayes` has the least variance.
+"""
+
+from typing import Literal, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from innerloop.tasks import LinearRegression
+from innerloop.types import Moments
+
+Objective = Literal["sampled", "oracle", "bayes"]
+
+_BLOCK = 1024  # sequences drawn at a time: the posterior's temporaries stay in cache
+
+
+class Examples(eqx.Module):
+    """A batch to train on: residuals are `(w_hat - target) @ probes`.
+
+    Attributes:
+        moments: the contexts, S `(batch, D, D)`.
+        target: the weights aimed at, `(batch, dim)`.
+        probes: `(batch, dim, r)`, one matrix per sequence, or `(dim, r)` for all.
+    """
+
+    moments: Moments
+    target: Float[Array, "batch dim"]
+    probes: Float[Array, "batch dim r"] | Float[Array, "dim r"]
+
+    def residuals(self, weights: Float[Array, "batch dim"]) -> Float[Array, "batch r"]:
+        return ((weights - self.target)[:, None, :] @ self.probes)[:, 0]
+
+    def losses(self, weights: Float[Array, "batch dim"]) -> Float[Array, "batch"]:
+        """Half squared error of each sequence."""
+        return 0.5 * (self.residuals(weights) ** 2).sum(-1)
+
+
+def draw(task: LinearRegression, objective: Objective, key: PRNGKeyArray, batch: int, *, dtype=None) -> Examples:
+    """`batch` fresh sequences of `task` with their targets under `objective`.
+
+    Raises:
+        ValueError: the objective is not one of the three.
+    """
+    if objective not in get_args(Objective):
+        raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, got {objective!r}")
+    key_moments, key_query = jax.random.split(key)
+    moments = task.sample_moments(key_moments, batch, dtype=dtype)
+    bare = Moments(S=moments.S, n=moments.n)
+    dtype = moments.S.dtype
+    if objective == "sampled":
+        query = task.sample_queries(key_query, batch, dtype=dtype)
+        return Examples(bare, moments.weights, query[:, :, None])
+    root = task.query_root(dtype)
+    probes = jnp.eye(task.dim, dtype=dtype) if root is None else root
+
+    def target(one: Moments) -> Float[Array, "dim"]:
+        posterior = task.posterior(one)
+        return posterior.ridge(one.sigma) if objective == "oracle" else posterior.mean_and_spread()[0]
+
+    return Examples(bare, jax.vmap(target)(moments), probes)
+
+
+def draw_many(task: LinearRegression, objective: Objective, key: PRNGKeyArray, count: int) -> Examples:
+    """As `draw`, block by block: for samples too large to draw at once. The first sequences do not depend on `count`."""
+    blocks = -(-count // _BLOCK)
+    keys = jnp.stack([jax.random.fold_in(key, block) for block in range(blocks)])
+    drawn = _draw_blocks(task, objective, keys)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], drawn)
+    if drawn.probes.ndim == 3:  # one for all, stacked by the map
+        return Examples(flat.moments, flat.target, drawn.probes[0])
+    return flat
+
+
+@eqx.filter_jit
+def _draw_blocks(task: LinearRegression, objective: Objective, keys: PRNGKeyArray) -> Examples:
+    return jax.lax.map(lambda key: draw(task, objective, key, _BLOCK), keys)

@@ -1,0 +1,288 @@
+"""Second-order training of deep models through shallow ones.
+
+Depth k + 1 starts from the solved depth k with an idle layer inserted (first, and before the last) and from a cold start;
+all are tried for a few iterations, the best is solved, judged on a large fresh draw, and solved again with that draw's
+worst sequences in the pool while its loss is carried by a few of them. The last depth is polished on a larger fresh pool.
+The chain yields every depth on its way.
+"""
+
+import json
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from innerloop.models.linear import LinearTransformer
+from innerloop.tasks import LinearRegression
+from innerloop.train import second_order
+from innerloop.train.objectives import Examples, Objective, draw_many
+from innerloop.train.second_order import Iterate, Pool
+from innerloop.types import Moments
+
+_STREAMS = {"pool": 1, "judge": 2, "polish": 3, "start": 4}
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """All that a chain needs to go on, besides its settings and seed.
+
+    Attributes:
+        solved: the models of depths first..k, in order.
+        scouts: models and pool losses of the candidates already tried at this depth.
+        current: the solve in progress.
+        phase: "scout", "solve" or "polish".
+        iteration, slow: iterations done in this solve, and how many of the last brought little.
+        rounds: how many judging draws have been used up.
+        hardened: how often this depth's solution was sent back for a heavy tail.
+        hard: hard sequences found so far, and their weights.
+        judged: losses of the solved depths on their judging draws.
+    """
+
+    current: Iterate
+    phase: str = "scout"
+    solved: tuple[LinearTransformer, ...] = ()
+    judged: tuple[float, ...] = ()
+    scouts: tuple[tuple[float, LinearTransformer], ...] = ()
+    iteration: int = 0
+    slow: int = 0
+    rounds: int = 0
+    hardened: int = 0
+    total: int = 0
+    hard: Pool | None = field(default=None)
+
+
+@dataclass(frozen=True)
+class WarmChain:
+    """Trains `model` to its depth by Levenberg-Marquardt; a trainer in the sense of `innerloop.train.loop`.
+
+    Args:
+        model: the kind, size and scales to train; its parameters are the cold start at its own depth.
+        task: the problem.
+        objective: see `innerloop.train.objectives`.
+        seed: everything random follows from it.
+        warm: go through all depths from 1; else solve the model's depth from `starts` cold starts.
+        starts: cold starts at each depth.
+        sample: sequences in a Jacobian; pool: sequences on which a trial is judged; polish: both times this at the end.
+        steps: at most so many iterations a depth, `scout` of them for each candidate.
+    """
+
+    model: LinearTransformer
+    task: LinearRegression
+    objective: Objective = "bayes"
+    seed: int = 0
+    warm: bool = True
+    starts: int = 1
+    sample: int = 4096
+    pool: int = 12288
+    polish: int = 4
+    judge: int = 102_400
+    steps: int = 30
+    scout: int = 6
+    hard: int = 256
+    tolerance: float = 2e-3
+    tail: float = 0.03  # share of the judging draw's loss that its ten worst sequences may carry
+    _drawn: dict = field(default_factory=dict, compare=False, repr=False)
+
+    # -- the trainer's interface ------------------------------------------------------------------------------------
+
+    def start(self) -> ChainState:
+        return self._next_candidate(ChainState(current=None))  # type: ignore[arg-type]
+
+    def finished(self, state: ChainState) -> bool:
+        return state.phase == "done"
+
+    def progress(self, state: ChainState) -> float:
+        """Share of the work done, from 0 to 1; deeper models cost more."""
+        depths = self._depths()
+        cost = np.array([depth + 2.0 for depth in depths])
+        share = {"scout": 0.2, "solve": 0.5, "polish": 0.8, "done": 1.0}[state.phase]
+        done = len(state.solved) - (state.phase == "polish")
+        if state.phase == "done":
+            return 1.0
+        return float((cost[:done].sum() + share * cost[done]) / cost.sum())
+
+    def result(self, state: ChainState) -> LinearTransformer:
+        return state.solved[-1]
+
+    def by_depth(self, state: ChainState) -> dict[int, LinearTransformer]:
+        """The solved model of every depth on the way."""
+        return {model.layers: model for model in state.solved}
+
+    def advance(self, state: ChainState) -> tuple[ChainState, dict]:
+        """One Levenberg-Marquardt iteration, and what follows from it."""
+        polishing = state.phase == "polish"
+        factor = self.polish if polishing else 1
+        after = second_order.iterate(
+            state.current,
+            self._pool(state),
+            sample=factor * self.sample,
+            hard=self.hard,
+            rng=np.random.default_rng([self.seed, state.total]),
+        )
+        gain = 1 - after.loss / state.current.loss if np.isfinite(state.current.loss) else 1.0
+        little = gain < self.tolerance / (4 if polishing else 1)
+        row = {"phase": state.phase, "layers": after.model.layers, "loss": after.loss, "damping": after.damping}
+        state = replace(
+            state,
+            current=after,
+            iteration=state.iteration + 1,
+            total=state.total + 1,
+            slow=state.slow + 1 if little else 0,
+        )
+        limit = {"scout": self.scout, "solve": self.steps, "polish": self.steps // 2}[state.phase]
+        if after.stalled or state.slow >= 2 or state.iteration >= limit:
+            state = {"scout": self._scouted, "solve": self._solved, "polish": self._polished}[state.phase](state)
+        return state, row
+
+    def pack(self, state: ChainState) -> dict[str, np.ndarray]:
+        """The state as named arrays, for a checkpoint."""
+        arrays = {
+            "current": _flat(state.current.model),
+            **{f"solved_{model.layers}": _flat(model) for model in state.solved},
+            **{f"scout_{index}": _flat(model) for index, (_, model) in enumerate(state.scouts)},
+        }
+        if state.hard is not None:
+            examples = state.hard.examples
+            arrays |= {"hard_S": examples.moments.S, "hard_target": examples.target}
+            arrays |= {"hard_probes": examples.probes, "hard_weights": state.hard.weights}
+        numbers = {name: getattr(state, name) for name in _NUMBERS} | {
+            "layers": state.current.model.layers,
+            "damping": state.current.damping,
+            "stalled": state.current.stalled,
+            "scout_losses": [loss for loss, _ in state.scouts],
+        }
+        return {name: np.asarray(value) for name, value in arrays.items()} | {"numbers": np.array(json.dumps(numbers))}
+
+    def unpack(self, arrays: dict[str, np.ndarray]) -> ChainState:
+        """The inverse of `pack`."""
+        numbers = json.loads(str(arrays["numbers"]))
+        layers = numbers["layers"]
+        hard = None
+        if "hard_S" in arrays:
+            moments = Moments(S=jnp.asarray(arrays["hard_S"]), n=self.task.context)
+            examples = Examples(moments, jnp.asarray(arrays["hard_target"]), jnp.asarray(arrays["hard_probes"]))
+            hard = Pool(examples, arrays["hard_weights"])
+        state = ChainState(
+            current=None,  # type: ignore[arg-type]
+            solved=tuple(self._unflat(arrays[f"solved_{k}"], k) for k in self._depths() if f"solved_{k}" in arrays),
+            scouts=tuple(
+                (loss, self._unflat(arrays[f"scout_{index}"], layers))
+                for index, loss in enumerate(numbers["scout_losses"])
+            ),
+            hard=hard,
+            **{name: tuple(value) if isinstance(value := numbers[name], list) else value for name in _NUMBERS},
+        )
+        model = self._unflat(arrays["current"], layers)
+        current = replace(second_order.start(model, self._pool(state), numbers["damping"]), stalled=numbers["stalled"])
+        return replace(state, current=current)
+
+    # -- what follows an iteration ----------------------------------------------------------------------------------
+
+    def _scouted(self, state: ChainState) -> ChainState:
+        scouts = (*state.scouts, (state.current.loss, state.current.model))
+        state = replace(state, scouts=scouts)
+        if len(scouts) < len(self._candidates(state)):
+            return self._next_candidate(state)
+        _, best = min(scouts, key=lambda scout: scout[0])
+        return self._begin(replace(state, scouts=(), hardened=0), best, "solve")
+
+    def _solved(self, state: ChainState) -> ChainState:
+        loss, heavy, state = self._judged(state)
+        if heavy and state.hardened < 3:
+            return self._begin(replace(state, hardened=state.hardened + 1), state.current.model, "solve")
+        state = replace(state, solved=(*state.solved, state.current.model), judged=(*state.judged, loss))
+        if state.current.model.layers < self.model.layers:
+            return self._next_candidate(state)
+        return self._begin(replace(state, hardened=0), state.current.model, "polish")
+
+    def _polished(self, state: ChainState) -> ChainState:
+        before = state.rounds
+        loss, heavy, state = self._judged(state)
+        if heavy and state.hardened < 2:
+            return self._begin(replace(state, hardened=state.hardened + 1), state.current.model, "polish")
+        # Both on the draw that neither has been trained on.
+        examples = self._draw("judge", before, self.judge)
+        unpolished = float(second_order.pool_losses(state.solved[-1], examples).mean())
+        if not loss > unpolished:
+            state = replace(state, solved=(*state.solved[:-1], state.current.model), judged=(*state.judged[:-1], loss))
+        return replace(state, phase="done")
+
+    def _judged(self, state: ChainState) -> tuple[float, bool, ChainState]:
+        """The loss on a fresh draw, whether a few sequences carry it, and a state that has learned which."""
+        examples = self._draw("judge", state.rounds, self.judge)
+        losses = second_order.pool_losses(state.current.model, examples)
+        loss = float(losses.mean())
+        heavy = not np.isfinite(loss) or bool(np.sort(losses)[-10:].sum() > self.tail * losses.sum())
+        if not heavy:
+            return loss, heavy, state
+        worst = np.argsort(-np.nan_to_num(losses, nan=np.inf), kind="stable")[: self.hard]
+        found = Pool(second_order.take(examples, worst), np.full(len(worst), 1 / self.judge))
+        hard = found if state.hard is None else state.hard + found
+        return loss, heavy, replace(state, hard=hard, rounds=state.rounds + 1)
+
+    # -- candidates and data ----------------------------------------------------------------------------------------
+
+    def _depths(self) -> range:
+        return range(1 if self.warm else self.model.layers, self.model.layers + 1)
+
+    def _candidates(self, state: ChainState) -> list:
+        """How to make each starting model of the next depth, cheapest first."""
+        layers = self._depths()[len(state.solved)]
+        makers = [partial(self._cold, layers, index) for index in range(self.starts)]
+        if state.solved:
+            positions = sorted({0, layers - 2})
+            makers += [partial(_nudged, state.solved[-1], position, self.seed) for position in positions]
+        return makers
+
+    def _cold(self, layers: int, index: int) -> LinearTransformer:
+        if layers == self.model.layers and index == 0:
+            return self.model
+        return _in_double(self.model.restart(layers, key=self._key("start", 100 * layers + index)))
+
+    def _next_candidate(self, state: ChainState) -> ChainState:
+        return self._begin(state, self._candidates(state)[len(state.scouts)](), "scout")
+
+    def _begin(self, state: ChainState, model: LinearTransformer, phase: str) -> ChainState:
+        state = replace(state, phase=phase, iteration=0, slow=0)
+        return replace(state, current=second_order.start(model, self._pool(state)))
+
+    def _pool(self, state: ChainState) -> Pool:
+        polishing = state.phase == "polish"
+        count = self.pool * (self.polish if polishing else 1)
+        return Pool.of(self._draw("polish" if polishing else "pool", 0, count)).with_hard(state.hard)
+
+    def _draw(self, stream: str, index: int, count: int) -> Examples:
+        """A pure function of (seed, stream, index); the last few draws are kept."""
+        name = (stream, index)
+        if name not in self._drawn:
+            while len(self._drawn) >= 3:
+                self._drawn.pop(next(iter(self._drawn)))
+            self._drawn[name] = draw_many(self.task, self.objective, self._key(stream, index), count)
+        return self._drawn[name]
+
+    def _key(self, stream: str, index: int):
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), _STREAMS[stream]), index)
+
+    def _unflat(self, theta: np.ndarray, layers: int) -> LinearTransformer:
+        return _in_double(self.model.restart(layers, key=jax.random.key(0))).coordinates()[1](jnp.asarray(theta))
+
+
+_NUMBERS = ("phase", "judged", "iteration", "slow", "rounds", "hardened", "total")
+
+
+def _nudged(model: LinearTransformer, position: int, seed: int) -> LinearTransformer:
+    """`model` with an idle layer, off the saddle that exact zeros are."""
+    deeper = model.insert_idle_layer(position)
+    theta, build = deeper.coordinates()
+    noise = jax.random.normal(jax.random.fold_in(jax.random.key(seed), deeper.layers), theta.shape, theta.dtype)
+    return build(theta + 1e-3 * noise)
+
+
+def _flat(model: LinearTransformer) -> np.ndarray:
+    return np.asarray(model.coordinates()[0])
+
+
+def _in_double(model: LinearTransformer) -> LinearTransformer:
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), model)

@@ -1,0 +1,93 @@
+"""What the ground floor shares: a prompt, its sufficient statistics, and what a predictor is.
+
+Both containers are pytrees. A sampler also hands over the latent variables that it drew (`weights`, `sigma`), which an
+oracle or a test may use; data from elsewhere leaves them `None`.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+class Moments(eqx.Module):
+    """Sufficient statistics of a context: `S = sum_i e_i e_i^T` over the tokens `e_i = (x_i, y_i)`, and their number.
+
+    Moments of two contexts add. `D = dim + 1`; the last row and column belong to y.
+
+    Attributes:
+        S: the plain sum, shape `(..., D, D)`: blocks Sigma (dim, dim), alpha (dim,) and lam ().
+        n: how many examples were summed.
+        weights: the regression weights that generated the labels, shape `(..., dim)`, if known.
+        sigma: the standard deviation of the label noise, shape `(...)`, if known.
+    """
+
+    S: Float[Array, "*batch D D"]
+    n: int = eqx.field(static=True)
+    weights: Float[Array, "*batch dim"] | None = None
+    sigma: Float[Array, "*batch"] | None = None
+
+    @property
+    def dim(self) -> int:
+        return self.S.shape[-1] - 1
+
+    @property
+    def gram(self) -> Float[Array, "*batch dim dim"]:
+        """Sigma = sum_i x_i x_i^T."""
+        return self.S[..., :-1, :-1]
+
+    @property
+    def correlation(self) -> Float[Array, "*batch dim"]:
+        """alpha = sum_i y_i x_i."""
+        return self.S[..., :-1, -1]
+
+    @property
+    def label_energy(self) -> Float[Array, "*batch"]:
+        """lam = sum_i y_i^2."""
+        return self.S[..., -1, -1]
+
+
+class Prompt(eqx.Module):
+    """A context of labelled examples and a query.
+
+    Attributes:
+        x: inputs, shape `(..., n, dim)`.
+        y: labels, shape `(..., n)`.
+        query: the input to predict at, shape `(..., dim)`.
+        label: the query's noise-free label, shape `(...)`, if known.
+        weights, sigma: as in `Moments`.
+    """
+
+    x: Float[Array, "*batch n dim"]
+    y: Float[Array, "*batch n"]
+    query: Float[Array, "*batch dim"]
+    label: Float[Array, "*batch"] | None = None
+    weights: Float[Array, "*batch dim"] | None = None
+    sigma: Float[Array, "*batch"] | None = None
+
+    @property
+    def tokens(self) -> Float[Array, "*batch n D"]:
+        """The context's tokens e_i = (x_i, y_i)."""
+        return jnp.concatenate([self.x, self.y[..., None]], axis=-1)
+
+    def moments(self) -> Moments:
+        """The context's sufficient statistics; the query is not part of them."""
+        tokens = self.tokens
+        return Moments(
+            S=jnp.einsum("...ni,...nj->...ij", tokens, tokens),
+            n=self.x.shape[-2],
+            weights=self.weights,
+            sigma=self.sigma,
+        )
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """Anything that answers a prompt: a model, a classical estimator, the Bayes-optimal predictor.
+
+    A predictor that is linear in the query also has `implicit_weights(moments)`, of shape `(..., dim)`; a linear
+    transformer's has one more axis, `(..., layers + 1, dim)`, for the weights after every layer.
+    """
+
+    def predict(self, prompt: Prompt) -> Float[Array, "*batch"]: ...

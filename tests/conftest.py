@@ -1,0 +1,68 @@
+"""What holds in every test: annotations are checked, warnings are errors, dtypes and ranks never promote silently.
+
+Random tests take their randomness from `key` or `rng`, both made from `--seed`; their tolerances are stated beside them
+and leave room for other seeds.
+"""
+
+import sys
+from collections.abc import Iterator
+
+import hypothesis
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+assert "innerloop" not in sys.modules, (
+    "the annotations of a package that is imported already cannot be checked"
+)
+jaxtyping.install_import_hook("innerloop", "typecheck.check")
+
+# Each ignored warning is one that this package neither causes nor can avoid; say which and why.
+_IGNORED_WARNINGS: tuple[str, ...] = ()
+
+
+def pytest_addoption(parser):
+    parser.addoption("--seed", type=int, default=0, help="seed of the random tests (default 0)")
+
+
+def pytest_configure(config):
+    for line in ("error", *_IGNORED_WARNINGS):
+        config.addinivalue_line("filterwarnings", line)
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    # No deadline: the first example of a test pays for compilation.
+    hypothesis.settings.register_profile("innerloop", deadline=None, derandomize=True, max_examples=50)
+    hypothesis.settings.load_profile("innerloop")
+
+
+@pytest.fixture
+def seed(request) -> int:
+    return request.config.getoption("--seed")
+
+
+@pytest.fixture
+def key(seed) -> jax.Array:
+    """A JAX key made from `--seed`."""
+    return jax.random.key(seed)
+
+
+@pytest.fixture
+def rng(seed) -> np.random.Generator:
+    """A NumPy generator made from `--seed`."""
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Run the test in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Run the test without the annotation checks, which users do not have: for wrong types handed in by a user."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
