@@ -1,7 +1,7 @@
-"""What holds in every test: annotations are checked, warnings are errors, dtypes and ranks never promote silently.
+"""What holds in every test: annotations are checked, warnings are errors, dtypes and ranks never promote.
 
-Random tests take their randomness from `key` or `rng`, both made from `--seed`; their tolerances are stated beside them
-and leave room for other seeds.
+Random tests draw from `key` or `rng`, both made from `--seed`; tolerances are stated beside them and leave
+room for other seeds.
 """
 
 import sys
@@ -62,7 +62,7 @@ def x64() -> Iterator[None]:
 
 @pytest.fixture
 def unchecked() -> Iterator[None]:
-    """Run the test without the annotation checks, which users do not have: for wrong types handed in by a user."""
+    """Run without the checks of annotations, to hand in wrong types as a user may."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)

@@ -124,7 +124,7 @@ def test_lines_are_the_columns(name, x):
 def test_jax_arrays_are_columns_too():
     table = curve_table("layers", ["full"], [1, 2])
     jaxed = table | {name: jnp.asarray(table[name]) for name in ["layers", "value", "standard_error"]}
-    (line,) = lines(figures.regret_against_depth(jaxed)).values()
+    line = lines(figures.regret_against_depth(jaxed))["FULL, ours"]
     np.testing.assert_array_equal(line.get_ydata(), np.asarray(jaxed["value"], dtype=float))
 
 

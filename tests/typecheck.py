@@ -1,4 +1,4 @@
-"""The run-time checker of the package's annotations; `conftest.py` hangs it on every function of the package."""
+"""The run-time checker of annotations; `conftest.py` hangs it on every function of the package."""
 
 from typing import Self
 

@@ -1,0 +1,28 @@
+"""innerloop: the laboratory for the learning algorithm that runs inside a forward pass."""
+
+from importlib.metadata import version
+
+from innerloop import predictors
+from innerloop.evaluate import bayes_floor, evaluate, loss_by_sigma
+from innerloop.models import LinearTransformer
+from innerloop.tasks import Categorical, Fixed, LinearRegression, Uniform, parse_noise
+from innerloop.train import fit
+from innerloop.types import Moments, Prompt
+
+__version__ = version("innerloop")
+
+__all__ = [
+    "Categorical",
+    "Fixed",
+    "LinearRegression",
+    "LinearTransformer",
+    "Moments",
+    "Prompt",
+    "Uniform",
+    "bayes_floor",
+    "evaluate",
+    "fit",
+    "loss_by_sigma",
+    "parse_noise",
+    "predictors",
+]

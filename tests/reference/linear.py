@@ -1,4 +1,4 @@
-"""A linear transformer as its definition says it: every token, layer by layer, attends to every context token."""
+"""A linear transformer by its definition: layer by layer, every token attends to every context token."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ def tokens_after_layers(P: np.ndarray, Q: np.ndarray, context: np.ndarray, other
     Args:
         P, Q: `(layers, heads, D, D)`.
         context: the tokens (x_i, y_i) that are attended to, `(n, D)`.
-        others: tokens that attend but are not attended to, `(m, D)`: queries, or a basis, whose images make up T.
+        others: tokens that attend but are not attended to, `(m, D)`: queries, or a basis.
     """
     n = len(context)
     tokens = np.concatenate([context, others])

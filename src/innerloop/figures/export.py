@@ -73,7 +73,7 @@ def _rendered(figure: Figure, ending: str) -> bytes:
 
 
 def _distinct_ids(content: bytes) -> bytes:
-    """Number repeated ids, which Matplotlib gives to pictures of equal pixels; none of these is referred to."""
+    """Number repeated ids, which Matplotlib gives to pictures of equal pixels; none is referred to."""
     seen = Counter()
 
     def number(match: re.Match[bytes]) -> bytes:

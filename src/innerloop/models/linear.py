@@ -302,7 +302,7 @@ class Full(LinearTransformer):
         return eqx.tree_at(lambda model: (model.P, model.Q), self, (p, idle_q))
 
 
-class _Blockwise(LinearTransformer):
+class Blockwise(LinearTransformer):
     """A kind whose P and Q are multiples of the identity on x: A - I is S with its four blocks scaled."""
 
     @abstractmethod
@@ -323,7 +323,7 @@ class _Blockwise(LinearTransformer):
         return spread_flows(layer, self.dim) * S
 
 
-class Diag(_Blockwise):
+class Diag(Blockwise):
     """See `LinearTransformer.diag`. `p` and `q` are `(layers, heads, 2)`: p_x, p_y and q_x, q_y, in inner scale."""
 
     p: Float[Array, "layers heads 2"]
@@ -371,7 +371,7 @@ class Diag(_Blockwise):
         return eqx.tree_at(lambda model: (model.p, model.q), self, (jnp.zeros_like(self.p[:1]), q))
 
 
-class GDPlusPlus(_Blockwise):
+class GDPlusPlus(Blockwise):
     """See `LinearTransformer.gd_plus_plus`. `w` is `(layers, 2)`: w_xx and w_yx, in inner scale."""
 
     w: Float[Array, "layers 2"]

@@ -15,8 +15,8 @@ from innerloop.types import Moments, Prompt
 class WeightPredictor(eqx.Module):
     """A predictor that is linear in the query: a kind gives the weights for one context, this batches it.
 
-    Constants of a kind are Python floats, fixed when it is made: a predictor may be closed over by `jax.jit`
-    and `jax.vmap`.
+    Constants of a kind are Python floats, fixed when it is made. As with every Equinox module, compile one by
+    `eqx.filter_jit(predictor.predict)`, or inside a function that closes over the predictor.
 
     Attributes:
         task: the distribution over problems that the predictor is made for.

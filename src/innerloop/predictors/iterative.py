@@ -1,12 +1,13 @@
 """Iterative solvers of the normal equations `Sigma w = alpha`, stopped after a few steps from w = 0."""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from innerloop.predictors.base import WeightPredictor, finite_number, whole_number
 from innerloop.predictors.tuning import TuningSample
@@ -98,23 +99,7 @@ class ConjugateGradient(WeightPredictor):
         self.steps = whole_number("steps", steps, at_least=1)
 
     def _weights(self, moments):
-        gram, start = moments.gram, moments.correlation
-        # A residual below rounding has no direction left to follow.
-        rounding = jnp.finfo(start.dtype).eps ** 2 * (start @ start)
-
-        def step(_, state):
-            w, residual, direction, size = state
-            image = gram @ direction
-            curvature = direction @ image
-            going = (size > rounding) & (curvature > 0)
-            length = jnp.where(going, size / jnp.where(going, curvature, 1), 0)
-            residual = residual - length * image
-            new_size = residual @ residual
-            turn = jnp.where(going, new_size / jnp.where(going, size, 1), 0)
-            return w + length * direction, residual, residual + turn * direction, new_size
-
-        state = (jnp.zeros_like(start), start, start, start @ start)
-        return jax.lax.fori_loop(0, self.steps, step, state)[0]
+        return _conjugate_gradient(moments.gram, moments.correlation, self.steps)
 
 
 class _Spectrum(eqx.Module):
@@ -125,7 +110,7 @@ class _Spectrum(eqx.Module):
     projections: Float[Array, "dim"]
 
     @classmethod
-    def of(cls, task: LinearRegression, moments: Moments) -> "_Spectrum":
+    def of(cls, moments: Moments) -> "_Spectrum":
         values, vectors = jnp.linalg.eigh(moments.gram / moments.n)
         return cls(vectors, values, vectors.T @ moments.correlation / moments.n)
 
@@ -133,10 +118,6 @@ class _Spectrum(eqx.Module):
         return self.vectors @ _heavy_ball(
             lambda u: self.values * u, self.projections, steps, step_size, momentum
         )
-
-    def gradient(self) -> Float[Array, "dim"]:
-        """The first step's direction, alpha / n."""
-        return self.vectors @ self.projections
 
 
 def _heavy_ball(
@@ -151,11 +132,35 @@ def _heavy_ball(
     return jax.lax.fori_loop(0, steps, step, (jnp.zeros_like(start),) * 2)[0]
 
 
+# Jitted, as is the next: outside jit, a loop over a closure would be compiled anew in every call.
+@partial(jax.jit, static_argnames="steps")
 def _heavy_ball_weights(
-    moments: Moments, steps: int, step_size: float, momentum: float
+    moments: Moments, steps: int, step_size: ArrayLike, momentum: ArrayLike
 ) -> Float[Array, "dim"]:
     gram, start = moments.gram / moments.n, moments.correlation / moments.n
     return _heavy_ball(lambda w: gram @ w, start, steps, step_size, momentum)
+
+
+@partial(jax.jit, static_argnames="steps")
+def _conjugate_gradient(
+    gram: Float[Array, "dim dim"], start: Float[Array, "dim"], steps: int
+) -> Float[Array, "dim"]:
+    # A residual below rounding has no direction left to follow.
+    rounding = jnp.finfo(start.dtype).eps ** 2 * (start @ start)
+
+    def step(_, state):
+        w, residual, direction, size = state
+        image = gram @ direction
+        curvature = direction @ image
+        going = (size > rounding) & (curvature > 0)
+        length = jnp.where(going, size / jnp.where(going, curvature, 1), 0)
+        residual = residual - length * image
+        new_size = residual @ residual
+        turn = jnp.where(going, new_size / jnp.where(going, size, 1), 0)
+        return w + length * direction, residual, residual + turn * direction, new_size
+
+    state = (jnp.zeros_like(start), start, start, start @ start)
+    return jax.lax.fori_loop(0, steps, step, state)[0]
 
 
 def _constants(
@@ -171,22 +176,27 @@ def _constants(
     if step_size is not None and momentum is not None:
         return step_size, momentum
     with jax.enable_x64(True):
-        sample = TuningSample.draw(task, seed, _Spectrum.of)
-        # Each of many steps is little larger than the best single one, and not much below its `steps`-th part.
+        sample = TuningSample.draw(task, seed)
+        spectra = _spectra(sample.moments)
+        # Each of many steps is a little larger than the best single one, or smaller by `steps`, or between.
         sizes = _best_single_step(sample) * np.geomspace(1 / (8 * steps), 8, 7 + 2 * int(np.log2(steps)))
         grids = {
             "step_size": sizes if step_size is None else np.array([step_size]),
             "momentum": np.linspace(0, 0.98, 8) if momentum is None else np.array([momentum]),
         }
-        best = sample.minimise(eqx.Partial(_Spectrum.heavy_ball, steps=steps), grids)
+        best = sample.minimise(eqx.Partial(_Spectrum.heavy_ball, steps=steps), spectra, grids)
     return best["step_size"], best["momentum"]
+
+
+@eqx.filter_jit
+def _spectra(moments: Moments) -> _Spectrum:
+    return jax.lax.map(_Spectrum.of, moments, batch_size=512)
 
 
 def _best_single_step(sample: TuningSample) -> float:
     """The size of least regret of a single step along g = alpha / n: `E <g, w_bayes> / E <g, g>`."""
-    gradient = jax.vmap(_Spectrum.gradient)(sample.prepared)
+    gradient, target = sample.moments.correlation / sample.moments.n, sample.target
     root = sample.task.query_root(gradient.dtype)
-    target = sample.target
     if root is not None:
         gradient, target = gradient @ root, target @ root
     step = float((gradient * target).mean() / (gradient**2).mean())

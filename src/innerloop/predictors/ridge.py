@@ -74,8 +74,8 @@ class ConstRR(_Ridge):
             # Given the true level, the loss falls up to it and rises after it: the best lies among them.
             grid = np.linspace(0, task.noise.maximum, 17 if task.noise.maximum > 0 else 1)
             with jax.enable_x64(True):
-                sample = TuningSample.draw(task, seed, LinearRegression.posterior)
-                sigma = sample.minimise(Posterior.ridge, {"sigma": grid})["sigma"]
+                sample = TuningSample.draw(task, seed)
+                sigma = sample.minimise(Posterior.ridge, sample.posterior, {"sigma": grid})["sigma"]
         self.sigma = finite_number("sigma", sigma, at_least=0)
 
     def _sigma(self, moments, posterior):
@@ -153,14 +153,15 @@ def _factor_and_cap(
         return factor, cap
     largest = task.noise.maximum**2
     # Without noise the best estimate is zero, and the cap has no effect.
-    factors = np.geomspace(0.05, 50, 10) if largest > 0 else np.zeros(1)
-    caps = largest * np.geomspace(0.002, 2, 10) if largest > 0 else np.ones(1)
+    factors = np.geomspace(0.05, 50, 8) if largest > 0 else np.zeros(1)
+    caps = largest * np.geomspace(0.002, 2, 8) if largest > 0 else np.ones(1)
     grids = {
         "factor": factors if factor is None else np.array([factor]),
         "cap": caps if cap is None else np.array([cap]),
     }
     with jax.enable_x64(True):
-        best = TuningSample.draw(task, seed, LinearRegression.posterior).minimise(_ridge_capped, grids)
+        sample = TuningSample.draw(task, seed)
+        best = sample.minimise(_ridge_capped, sample.posterior, grids)
     return best["factor"], best["cap"]
 
 

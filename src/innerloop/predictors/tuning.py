@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from scipy.optimize import minimize
 
 from innerloop.predictors.base import whole_number
-from innerloop.tasks import LinearRegression
+from innerloop.tasks import LinearRegression, Posterior
 from innerloop.types import Moments
 
 SEQUENCES = 20_480
@@ -24,47 +24,49 @@ _BLOCK = 512  # random gamma and LAPACK calls on larger batches are slower a seq
 
 
 class TuningSample(eqx.Module):
-    """Sequences of a task, each reduced to what a predictor needs of it, with the Bayes weights.
+    """Sequences of a task, with what the data say about the weights.
 
     Attributes:
         task: what was sampled.
-        prepared: a pytree whose leaves have a leading axis of sequences.
+        moments: S `(sequences, D, D)`, without the latents.
+        posterior: of each sequence, in a leading axis.
         target: w_bayes, `(sequences, dim)`.
     """
 
     task: LinearRegression
-    prepared: Any
+    moments: Moments
+    posterior: Posterior
     target: Float[Array, "sequences dim"]
 
     @classmethod
-    def draw(cls, task: LinearRegression, seed: int, prepare: Callable[[LinearRegression, Moments], Any]):
+    def draw(cls, task: LinearRegression, seed: int) -> "TuningSample":
         """`SEQUENCES` sequences, a function of the task and `seed` only, so the same for every predictor.
 
         Call this, and all that uses its result, inside `jax.enable_x64(True)`.
 
-        Args:
-            task: what to sample.
-            seed: a whole number >= 0.
-            prepare: the part of the computation, for one context, that does not depend on the constants.
+        Raises:
+            ValueError: seed is not a whole number >= 0.
         """
         key = jax.random.fold_in(jax.random.key(whole_number("seed", seed, at_least=0)), STREAM)
         # Outside jit, so that what was compiled for one noise law serves the next: seconds saved for each.
         blocks = [task.sample_moments(key, _BLOCK).S for key in jax.random.split(key, SEQUENCES // _BLOCK)]
-        moments = Moments(S=jnp.stack(blocks), n=task.context)
-        return cls(task, _each(task, moments, prepare), _each(task, moments, _bayes_weights))
+        moments = Moments(S=jnp.concatenate(blocks), n=task.context)
+        return cls(task, moments, *_solve(task, moments))
 
-    def regret(self, weights: Callable[..., Float[Array, "dim"]], *constants: float) -> float:
+    def regret(self, weights: Callable[..., Float[Array, "dim"]], prepared: Any, *constants: float) -> float:
         """Mean regret of `weights(prepared, *constants)`, a function for one context; inf if it overflows."""
-        value = float(_regret(self, weights, tuple(jnp.asarray(constant, float) for constant in constants)))
+        traced = tuple(jnp.asarray(constant, float) for constant in constants)
+        value = float(_regret(self.task, self.target, weights, prepared, traced))
         return value if np.isfinite(value) else np.inf
 
     def minimise(
-        self, weights: Callable[..., Float[Array, "dim"]], grids: Mapping[str, np.ndarray]
+        self, weights: Callable[..., Float[Array, "dim"]], prepared: Any, grids: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
         """The constants of least regret: the best node of the grids' product, then Nelder-Mead from there.
 
         Args:
             weights: takes one context's `prepared` and a value of each constant, in the order of `grids`.
+            prepared: a pytree whose leaves have a leading axis of sequences.
             grids: increasing values of each constant to try; the ends bound it, a single value fixes it.
         """
         nodes = list(grids.values())
@@ -78,16 +80,16 @@ class TuningSample(eqx.Module):
             pairs = zip(position, nodes, strict=True)
             return [float(np.interp(p, np.arange(len(grid)), grid)) for p, grid in pairs]
 
-        losses = np.reshape([self.regret(weights, *at(index)) for index in np.ndindex(*shape)], shape)
+        losses = [self.regret(weights, prepared, *at(index)) for index in np.ndindex(*shape)]
         best = np.array(np.unravel_index(np.argmin(losses), shape), float)
 
         def loss(position):
             best[free] = position
-            return self.regret(weights, *at(best))
+            return self.regret(weights, prepared, *at(best))
 
         last = np.array([shape[axis] - 1.0 for axis in free])
         corners = np.vstack([best[free], best[free] + np.diag(np.where(best[free] < last, 0.5, -0.5))])
-        options = {"initial_simplex": corners, "xatol": 1e-4, "fatol": 1e-9 * (1 + losses.min())}
+        options = {"initial_simplex": corners, "xatol": 1e-4, "fatol": 1e-9 * (1 + min(losses))}
         bounds = [(0, end) for end in last]
         result = minimize(loss, corners[0], method="Nelder-Mead", bounds=bounds, options=options)
         best[free] = result.x
@@ -95,19 +97,21 @@ class TuningSample(eqx.Module):
 
 
 @eqx.filter_jit
-def _each(task: LinearRegression, moments: Moments, function: Callable) -> Any:
-    """`function(task, one context's moments)` of every sequence of every block, in one axis."""
-    blocks = jax.lax.map(jax.vmap(lambda one: function(task, one)), moments)
-    return jax.tree.map(lambda leaf: leaf.reshape(SEQUENCES, *leaf.shape[2:]), blocks)
+def _solve(task: LinearRegression, moments: Moments) -> tuple[Posterior, Float[Array, "sequences dim"]]:
+    def one(moments: Moments):
+        posterior = task.posterior(moments)
+        return posterior, posterior.mean_and_spread()[0]
 
-
-def _bayes_weights(task: LinearRegression, moments: Moments) -> Float[Array, "dim"]:
-    return task.posterior(moments).mean_and_spread()[0]
+    return jax.lax.map(one, moments, batch_size=_BLOCK)
 
 
 @eqx.filter_jit
 def _regret(
-    sample: TuningSample, weights: Callable, constants: tuple[Float[Array, ""], ...]
+    task: LinearRegression,
+    target: Float[Array, "sequences dim"],
+    weights: Callable,
+    prepared: Any,
+    constants: tuple[Float[Array, ""], ...],
 ) -> Float[Array, ""]:
-    estimate = jax.vmap(lambda prepared: weights(prepared, *constants))(sample.prepared)
-    return sample.task.half_square(estimate - sample.target).mean()
+    estimate = jax.vmap(lambda one: weights(one, *constants))(prepared)
+    return task.half_square(estimate - target).mean()

@@ -117,6 +117,17 @@ class Posterior(eqx.Module):
             deviation = deviation @ self.metric.T
         return self.basis @ mean, 0.5 * (probability @ (deviation**2).sum(-1))
 
+    def oracle_loss(self) -> Float[Array, ""]:
+        """`1/2 E[ ||w - w_sigma||^2 | X, y ]`: what is left to lose when sigma is known, in the query's norm."""
+        levels, probability = self.noise_levels()
+        variance = (levels**2)[:, None]
+        lam = self.eigenvalues[None, :]
+        # Given sigma the k-th coordinate has variance sigma^2 / (lam_k + sigma^2): one where nothing was seen.
+        unseen = lam == 0
+        left = jnp.where(unseen, 1, variance / jnp.where(unseen, 1, lam + variance))
+        length = jnp.ones_like(self.eigenvalues) if self.metric is None else (self.metric**2).sum(0)
+        return 0.5 * (probability @ (left @ length))
+
     def _coefficients(self, variance: Float[Array, "m"]) -> Float[Array, "m dim"]:
         """a / (lam + variance) in the eigenbasis, zero where the data span nothing."""
         spanned = (self.eigenvalues > 0)[None, :]

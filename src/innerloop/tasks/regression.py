@@ -60,8 +60,9 @@ class LinearRegression(eqx.Module):
         """`batch` prompts: x `(batch, context, dim)`, y `(batch, context)`, query `(batch, dim)`, and the latents."""
         batch = _whole_number("batch", batch)
         dtype = dtype or _default_dtype()
-        key_latent, key_x, key_noise, key_query = jax.random.split(key, 4)
-        weights, sigma = self._sample_latents(key_latent, batch, dtype)
+        key_weights, key_sigma, key_x, key_noise, key_query = jax.random.split(key, 5)
+        weights = self._weigh(jax.random.normal(key_weights, (batch, self.dim), dtype))
+        sigma = self.noise.sample(key_sigma, (batch,), dtype)
         x = self._color(jax.random.normal(key_x, (batch, self.context, self.dim), dtype))
         query = self.sample_queries(key_query, batch, dtype=dtype)
         noise = sigma[:, None] * jax.random.normal(key_noise, (batch, self.context), dtype)
@@ -74,22 +75,27 @@ class LinearRegression(eqx.Module):
             sigma=sigma,
         )
 
-    def sample_moments(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Moments:
+    def sample_moments(
+        self, key: PRNGKeyArray, batch: int, *, sigma: Float[Array, "batch"] | None = None, dtype=None
+    ) -> Moments:
         """Sufficient statistics of `batch` contexts, drawn without drawing the contexts: the cost does not depend on n.
 
         With z_i = (x_i, eps_i) standard normal, sum_i z_i z_i^T is Wishart with n degrees of freedom; its triangular
         factor has independent entries, chi on the diagonal and normal below (Bartlett 1933). For n < dim + 1 the
-        factor has n columns.
+        factor has n columns. `sigma` sets the noise levels `(batch,)` instead of drawing them from the law.
         """
         batch = _whole_number("batch", batch)
         dtype = dtype or _default_dtype()
-        key_latent, key_normal, key_chi = jax.random.split(key, 3)
-        weights, sigma = self._sample_latents(key_latent, batch, dtype)
+        key_sigma, key_normal, key_chi = jax.random.split(key, 3)
+        if sigma is None:
+            sigma = self.noise.sample(key_sigma, (batch,), dtype)
         size = self.dim + 1
         columns = min(self.context, size)
+        normal = jax.random.normal(key_normal, (batch, self.dim + size * columns), dtype)
+        weights = self._weigh(normal[:, : self.dim])
+        below = jnp.tril(normal[:, self.dim :].reshape(batch, size, columns), -1)
         freedom = self.context - jnp.arange(columns, dtype=dtype)
         diagonal = jnp.sqrt(2 * jax.random.gamma(key_chi, freedom / 2, (batch, columns), dtype))
-        below = jnp.tril(jax.random.normal(key_normal, (batch, size, columns), dtype), -1)
         factor = below + diagonal[:, None, :] * jnp.eye(size, columns, dtype=dtype)[None]
         x_rows = self._color(factor[:, :-1].swapaxes(-1, -2)).swapaxes(-1, -2)
         y_row = jnp.einsum("bi,bik->bk", weights, x_rows) + sigma[:, None] * factor[:, -1]
@@ -117,12 +123,8 @@ class LinearRegression(eqx.Module):
             deviation = deviation @ root
         return 0.5 * (deviation**2).sum(-1)
 
-    def _sample_latents(self, key, batch, dtype):
-        key_weights, key_sigma = jax.random.split(key)
-        weights = jax.random.normal(key_weights, (batch, self.dim), dtype)
-        if self.weight_root is not None:
-            weights = weights @ jnp.asarray(self.weight_root, dtype).T
-        return weights, self.noise.sample(key_sigma, (batch,), dtype)
+    def _weigh(self, normal: Float[Array, "batch dim"]) -> Float[Array, "batch dim"]:
+        return normal if self.weight_root is None else normal @ jnp.asarray(self.weight_root, normal.dtype).T
 
     def _color(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
         root = self.query_root(x.dtype)

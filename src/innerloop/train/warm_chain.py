@@ -76,10 +76,10 @@ class WarmChain:
     starts: int = 1
     sample: int = 4096
     pool: int = 12288
-    polish: int = 4
+    polish: int = 3
     judge: int = 102_400
     steps: int = 30
-    scout: int = 6
+    scout: int = 10
     hard: int = 256
     tolerance: float = 2e-3
     tail: float = 0.03  # share of the judging draw's loss that its ten worst sequences may carry
@@ -103,8 +103,8 @@ class WarmChain:
             return 1.0
         return float((cost[:done].sum() + share * cost[done]) / cost.sum())
 
-    def result(self, state: ChainState) -> LinearTransformer:
-        return state.solved[-1]
+    def current(self, state: ChainState) -> LinearTransformer:
+        return state.solved[-1] if self.finished(state) else state.current.model
 
     def by_depth(self, state: ChainState) -> dict[int, LinearTransformer]:
         """The solved model of every depth on the way."""
@@ -113,12 +113,12 @@ class WarmChain:
     def advance(self, state: ChainState) -> tuple[ChainState, dict]:
         """One Levenberg-Marquardt iteration, and what follows from it."""
         polishing = state.phase == "polish"
-        factor = self.polish if polishing else 1
+        sample = self.sample // 4 if state.phase == "scout" else self.sample * (self.polish if polishing else 1)
         after = second_order.iterate(
             state.current,
             self._pool(state),
-            sample=factor * self.sample,
-            hard=self.hard,
+            sample=sample,
+            hard=min(self.hard, sample // 8),
             rng=np.random.default_rng([self.seed, state.total]),
         )
         gain = 1 - after.loss / state.current.loss if np.isfinite(state.current.loss) else 1.0
@@ -131,7 +131,7 @@ class WarmChain:
             total=state.total + 1,
             slow=state.slow + 1 if little else 0,
         )
-        limit = {"scout": self.scout, "solve": self.steps, "polish": self.steps // 2}[state.phase]
+        limit = {"scout": self.scout, "solve": self.steps, "polish": self.steps // 3}[state.phase]
         if after.stalled or state.slow >= 2 or state.iteration >= limit:
             state = {"scout": self._scouted, "solve": self._solved, "polish": self._polished}[state.phase](state)
         return state, row
@@ -161,8 +161,8 @@ class WarmChain:
         layers = numbers["layers"]
         hard = None
         if "hard_S" in arrays:
-            moments = Moments(S=jnp.asarray(arrays["hard_S"]), n=self.task.context)
-            examples = Examples(moments, jnp.asarray(arrays["hard_target"]), jnp.asarray(arrays["hard_probes"]))
+            moments = Moments(S=arrays["hard_S"], n=self.task.context)  # type: ignore[arg-type]
+            examples = Examples(moments, arrays["hard_target"], arrays["hard_probes"])  # type: ignore[arg-type]
             hard = Pool(examples, arrays["hard_weights"])
         state = ChainState(
             current=None,  # type: ignore[arg-type]
@@ -181,11 +181,14 @@ class WarmChain:
     # -- what follows an iteration ----------------------------------------------------------------------------------
 
     def _scouted(self, state: ChainState) -> ChainState:
-        scouts = (*state.scouts, (state.current.loss, state.current.model))
+        # Scouts run on a part of the pool; all of it says which is best, but for poles, which the solve will cure.
+        losses = second_order.pool_losses(state.current.model, self._pool(replace(state, phase="solve")).examples)
+        loss = float(np.sort(losses)[: -max(1, len(losses) // 1000)].mean())
+        scouts = (*state.scouts, (loss, state.current.model))
         state = replace(state, scouts=scouts)
         if len(scouts) < len(self._candidates(state)):
             return self._next_candidate(state)
-        _, best = min(scouts, key=lambda scout: scout[0])
+        _, best = min(scouts, key=lambda scout: np.nan_to_num(scout[0], nan=np.inf))
         return self._begin(replace(state, scouts=(), hardened=0), best, "solve")
 
     def _solved(self, state: ChainState) -> ChainState:
@@ -205,7 +208,7 @@ class WarmChain:
         # Both on the draw that neither has been trained on.
         examples = self._draw("judge", before, self.judge)
         unpolished = float(second_order.pool_losses(state.solved[-1], examples).mean())
-        if not loss > unpolished:
+        if loss <= unpolished:
             state = replace(state, solved=(*state.solved[:-1], state.current.model), judged=(*state.judged[:-1], loss))
         return replace(state, phase="done")
 
@@ -249,9 +252,13 @@ class WarmChain:
         return replace(state, current=second_order.start(model, self._pool(state)))
 
     def _pool(self, state: ChainState) -> Pool:
-        polishing = state.phase == "polish"
-        count = self.pool * (self.polish if polishing else 1)
-        return Pool.of(self._draw("polish" if polishing else "pool", 0, count)).with_hard(state.hard)
+        if state.phase == "polish":
+            examples = self._draw("polish", 0, self.polish * self.pool)
+        else:
+            examples = self._draw("pool", 0, self.pool)
+            if state.phase == "scout":
+                examples = second_order.take(examples, np.arange(self.pool // 3))
+        return Pool.of(examples).with_hard(state.hard)
 
     def _draw(self, stream: str, index: int, count: int) -> Examples:
         """A pure function of (seed, stream, index); the last few draws are kept."""
@@ -259,7 +266,8 @@ class WarmChain:
         if name not in self._drawn:
             while len(self._drawn) >= 3:
                 self._drawn.pop(next(iter(self._drawn)))
-            self._drawn[name] = draw_many(self.task, self.objective, self._key(stream, index), count)
+            drawn = draw_many(self.task, self.objective, self._key(stream, index), count)
+            self._drawn[name] = jax.tree.map(np.asarray, drawn)
         return self._drawn[name]
 
     def _key(self, stream: str, index: int):

@@ -1,0 +1,193 @@
+"""How well a predictor does, against what is possible.
+
+Every number is half a squared error, as in Vladymyrov et al. (2024), and an average over sequences of
+
+    adjusted = regret + spread,    unadjusted = adjusted + oracle
+    regret = 1/2 ||w_hat - w_bayes||^2,   spread = 1/2 E[||w_sigma - w_bayes||^2 | X, y],
+    oracle = 1/2 E[||w - w_sigma||^2 | X, y]
+
+in the query's norm: each term is its own conditional expectation given the context, so no query, label or noise level
+adds variance (Rao and Blackwell). The mean of `spread` is the Bayes floor, below which no predictor's adjusted loss can be.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from innerloop.models.linear import LinearTransformer
+from innerloop.tasks import LinearRegression
+from innerloop.types import Moments
+
+_BLOCK = 1024
+_STREAM = 7  # evaluation never shares a stream with training or with the tuning of baselines
+Precision = Literal["float32", "float64"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over sequences and its standard error."""
+
+    value: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, draws: np.ndarray) -> "Estimate":
+        count = len(draws)
+        error = draws.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
+        return cls(float(draws.mean()), float(error))
+
+    def as_dict(self) -> dict[str, float]:
+        return {"value": self.value, "se": self.standard_error}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A predictor's losses on fresh sequences.
+
+    Attributes:
+        adjusted_loss, unadjusted_loss, oracle, floor, regret: see the module's text.
+        worst_share: the part of the mean adjusted loss that the single worst sequence carries.
+        not_finite: how many sequences gave a loss that is not finite.
+        per_layer: adjusted loss of the prediction after 0, 1, .. layers; empty for a predictor without layers.
+        sequences: how many were drawn.
+    """
+
+    adjusted_loss: Estimate
+    unadjusted_loss: Estimate
+    oracle: Estimate
+    floor: Estimate
+    regret: Estimate
+    worst_share: float
+    not_finite: int
+    sequences: int
+    per_layer: tuple[Estimate, ...] = field(default=())
+
+    def table(self) -> pl.DataFrame:
+        """Rows adjusted_loss, regret, floor, oracle, unadjusted_loss; columns name, value, standard_error."""
+        names = ("adjusted_loss", "regret", "floor", "oracle", "unadjusted_loss")
+        estimates = [getattr(self, name) for name in names]
+        return pl.DataFrame(
+            {
+                "name": names,
+                "value": [estimate.value for estimate in estimates],
+                "standard_error": [estimate.standard_error for estimate in estimates],
+            }
+        )
+
+
+def evaluate(
+    predictor, task: LinearRegression, *, sequences: int = 100_000, seed: int = 0, precision: Precision = "float64"
+) -> Evaluation:
+    """Judge a model, or any predictor with `implicit_weights`, on fresh sequences of `task`.
+
+    Args:
+        sequences: how many; the same seed draws the same ones for every predictor.
+        precision: of the whole evaluation, whatever the precision of training was.
+
+    Raises:
+        ValueError: `sequences` is not a whole number >= 2, `precision` is unknown, or the predictor's dimension differs.
+    """
+    return evaluate_many({"": predictor}, task, sequences=sequences, seed=seed, precision=precision)[""]
+
+
+def evaluate_many(
+    predictors: dict, task: LinearRegression, *, sequences: int = 100_000, seed: int = 0, precision: Precision = "float64"
+) -> dict[str, Evaluation]:
+    """As `evaluate` for several predictors, on one draw of the sequences."""
+    check_sequences(sequences)
+    with jax.enable_x64(check_precision(precision) == "float64"):
+        predictors = {name: in_precision(predictor, precision) for name, predictor in predictors.items()}
+        key = jax.random.fold_in(jax.random.key(seed), _STREAM)
+        count = -(-sequences // _BLOCK)
+        drawn = _draw(task, jax.random.split(key, count), precision)
+        moments, mean, spread, oracle = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn)
+        spread, oracle = (np.asarray(x, np.float64)[:sequences] for x in (spread, oracle))
+        return {
+            name: _judged(np.asarray(_regret(predictor, task, moments, mean), np.float64)[:sequences], spread, oracle)
+            for name, predictor in predictors.items()
+        }
+
+
+def bayes_floor(
+    task: LinearRegression, *, sequences: int = 200_000, seed: int = 0, precision: Precision = "float64"
+) -> tuple[Estimate, Estimate]:
+    """The Bayes floor and the oracle loss of `task`, each with its standard error."""
+    check_sequences(sequences)
+    with jax.enable_x64(check_precision(precision) == "float64"):
+        key = jax.random.fold_in(jax.random.key(seed), _STREAM)
+        _, _, spread, oracle = _draw(task, jax.random.split(key, -(-sequences // _BLOCK)), precision)
+        spread, oracle = (np.asarray(x, np.float64).reshape(-1)[:sequences] for x in (spread, oracle))
+    return Estimate.of(spread), Estimate.of(oracle)
+
+
+def implicit_path(predictor, moments: Moments) -> Float[Array, "layers+1 dim"]:
+    """A predictor's weights on one context, after every layer if it has layers."""
+    weights = predictor.implicit_weights(moments)
+    return weights if weights.ndim == 2 else weights[None]
+
+
+def _judged(regret: np.ndarray, spread: np.ndarray, oracle: np.ndarray) -> Evaluation:
+    adjusted = regret + spread[:, None]  # (sequences, layers + 1)
+    last = adjusted[:, -1]
+    finite = np.isfinite(last)
+    return Evaluation(
+        adjusted_loss=Estimate.of(last),
+        unadjusted_loss=Estimate.of(last + oracle),
+        oracle=Estimate.of(oracle),
+        floor=Estimate.of(spread),
+        regret=Estimate.of(regret[:, -1]),
+        worst_share=float(last.max() / last.sum()) if finite.all() and last.sum() > 0 else float("nan"),
+        not_finite=int((~finite).sum()),
+        sequences=len(last),
+        per_layer=tuple(Estimate.of(column) for column in adjusted.T) if adjusted.shape[1] > 1 else (),
+    )
+
+
+@eqx.filter_jit
+def _draw(task: LinearRegression, keys: PRNGKeyArray, precision: Precision):
+    """Moments, w_bayes, spread and oracle loss of one block of sequences a key."""
+
+    def block(key):
+        moments = task.sample_moments(key, _BLOCK, dtype=jnp.dtype(precision))
+
+        def one(moments):
+            posterior = task.posterior(moments)
+            return (moments, *posterior.mean_and_spread(), posterior.oracle_loss())
+
+        return jax.vmap(one)(moments)
+
+    return jax.lax.map(block, keys)
+
+
+@eqx.filter_jit
+def _regret(predictor, task: LinearRegression, moments: Moments, target) -> Float[Array, "N layers+1"]:
+    def one(pair):
+        moments, target = pair
+        return task.half_square(implicit_path(predictor, moments) - target[None])
+
+    return jax.lax.map(one, (moments, target), batch_size=_BLOCK)
+
+
+def in_precision(predictor, precision: Precision):
+    """The predictor with its floating-point parameters cast."""
+    if not isinstance(predictor, LinearTransformer):
+        return predictor
+    dtype = jnp.dtype(precision)
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), dtype), predictor)
+
+
+def check_sequences(sequences: int) -> None:
+    if isinstance(sequences, bool) or not isinstance(sequences, int) or sequences < 2:
+        raise ValueError(f"sequences must be a whole number >= 2, got {sequences!r}")
+
+
+def check_precision(precision: str) -> str:
+    if precision not in ("float32", "float64"):
+        raise ValueError(f"precision must be float32 or float64, got {precision!r}")
+    return precision

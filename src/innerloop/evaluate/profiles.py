@@ -1,0 +1,75 @@
+"""How a predictor's loss depends on the noise level, inside and outside of what it was trained on."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from innerloop.evaluate.losses import Precision, check_precision, check_sequences, implicit_path, in_precision
+from innerloop.tasks import LinearRegression
+from innerloop.types import Moments
+
+_BLOCK = 512
+_STREAM = 8
+
+
+def loss_by_sigma(
+    predictor,
+    task: LinearRegression,
+    *,
+    sigmas: np.ndarray | None = None,
+    sequences: int = 4096,
+    seed: int = 0,
+    precision: Precision = "float64",
+) -> pl.DataFrame:
+    """Adjusted loss `1/2 E ||w_hat - w_sigma||^2` at each noise level, after every layer (Figures 2, 3 and 7).
+
+    Args:
+        sigmas: standard deviations of the label noise; by default 29 from 0 to one above the law's maximum.
+        sequences: how many at each level; the levels share weights, inputs and noise directions.
+
+    Returns:
+        Columns sigma, layer, value, standard_error; a predictor without layers has layer 0 only.
+    """
+    check_sequences(sequences)
+    if sigmas is None:
+        sigmas = np.linspace(0, task.noise.maximum + 1, 29)
+    with jax.enable_x64(check_precision(precision) == "float64"):
+        levels = jnp.asarray(sigmas, jnp.dtype(precision))
+        key = jax.random.fold_in(jax.random.key(seed), _STREAM)
+        keys = jax.random.split(key, -(-sequences // _BLOCK))
+        total, square = _sums(in_precision(predictor, precision), task, keys, levels)
+    count = len(keys) * _BLOCK
+    value = np.asarray(total, np.float64) / count  # (levels, layers + 1)
+    variance = np.maximum(np.asarray(square, np.float64) / count - value**2, 0)
+    sigma, layer = np.meshgrid(np.asarray(sigmas, np.float64), np.arange(value.shape[1]), indexing="ij")
+    return pl.DataFrame(
+        {
+            "sigma": sigma.ravel(),
+            "layer": layer.ravel(),
+            "value": value.ravel(),
+            "standard_error": np.sqrt(variance / count).ravel(),
+        }
+    )
+
+
+@eqx.filter_jit
+def _sums(predictor, task: LinearRegression, keys: PRNGKeyArray, levels: Float[Array, "m"]):
+    """Sums over sequences of the loss and of its square, for every level and layer."""
+
+    def one(moments: Moments) -> Float[Array, "layers+1"]:
+        ridge = task.posterior(moments).ridge(moments.sigma)
+        return task.half_square(implicit_path(predictor, moments) - ridge[None])
+
+    def block(key, level):
+        moments = task.sample_moments(key, _BLOCK, sigma=jnp.full(_BLOCK, level), dtype=levels.dtype)
+        losses = jax.vmap(one)(moments)
+        return losses.sum(0), (losses**2).sum(0)
+
+    def at(level):
+        per_block = jax.lax.map(lambda key: block(key, level), keys)
+        return jax.tree.map(lambda leaf: leaf.sum(0), per_block)
+
+    return jax.lax.map(at, levels)

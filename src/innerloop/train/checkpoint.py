@@ -1,0 +1,70 @@
+"""Checkpoints: a folder of `.npz` files, each written whole or not at all, the last few kept.
+
+A `.npz` is a zip archive, and a zip archive carries a checksum of every member: a file that was cut short or altered does
+not read, and the one before it is used instead.
+"""
+
+import os
+import re
+import tempfile
+import warnings
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Checkpoints of one run in `folder`, of which the newest `keep` stay."""
+
+    folder: Path
+    keep: int = 3
+
+    def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
+        """Write `arrays` as the checkpoint of `step`; a crash at any moment leaves the older ones as they were."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self.folder / f"{step:08d}.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        for old in self._files()[: -self.keep]:
+            old.unlink(missing_ok=True)
+
+    def latest(self) -> tuple[int, dict[str, np.ndarray]] | None:
+        """The newest checkpoint that reads whole, as (step, arrays); None if there is none.
+
+        Warns:
+            UserWarning: a damaged file was passed over.
+        """
+        for path in reversed(self._files()):
+            try:
+                with np.load(path, allow_pickle=False) as archive:
+                    return int(path.stem), {name: archive[name] for name in archive.files}
+            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+                warnings.warn(f"{path} is damaged ({error}); going back to the checkpoint before it", stacklevel=2)
+        return None
+
+    def _files(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        return sorted(path for path in self.folder.iterdir() if re.fullmatch(r"\d+\.npz", path.name))
+
+
+def write_atomically(path: Path, write) -> None:
+    """Let `write(file)` fill a temporary file beside `path`, flush it to disk, and rename it into place."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,57 @@
+"""How to train: the options of `fit`, which are the `train` section of a spec."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from innerloop.train.objectives import Objective
+
+Optimizer = Literal["adam", "muon", "levenberg-marquardt"]
+
+_STEPS = {"adam": 6000, "muon": 12_000, "levenberg-marquardt": 30}
+_LEARNING_RATE = {"adam": 0.01, "muon": 0.02}
+
+
+class Training(BaseModel):
+    """Options of training. What is None takes the default that the docstring of the field names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    objective: Objective = Field("bayes", description="what is minimised: sampled, oracle or bayes")
+    optimizer: Optimizer | None = Field(
+        None, description="adam, muon or levenberg-marquardt; by default muon for full, levenberg-marquardt for the rest"
+    )
+    steps: int | None = Field(
+        None, ge=1, description="updates (adam 6000, muon 12000), or iterations a depth (levenberg-marquardt 30)"
+    )
+    batch: int = Field(512, ge=1, description="sequences an update of adam or muon")
+    learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False, description="adam 0.01, muon 0.02")
+    temper: float | None = Field(
+        1.0, gt=0, description="a sequence's loss above this many times that of predicting zero counts by its logarithm"
+    )
+    warm: bool = Field(True, description="levenberg-marquardt: reach the depth through all shallower ones")
+    starts: int = Field(1, ge=1, le=100, description="levenberg-marquardt: cold starts tried at each depth")
+    sample: int = Field(4096, ge=16, description="levenberg-marquardt: sequences in a Jacobian")
+    seed: int = Field(0, ge=0, lt=2**31, description="everything random follows from it")
+    precision: Literal["float32", "float64"] | None = Field(
+        None, description="by default float64 for levenberg-marquardt, float32 for the rest"
+    )
+
+    @model_validator(mode="after")
+    def _second_order_has_no_learning_rate(self):
+        if self.optimizer == "levenberg-marquardt" and self.learning_rate is not None:
+            raise ValueError("learning_rate is for adam and muon; levenberg-marquardt chooses its own steps")
+        return self
+
+    def resolved(self, kind: str) -> "Training":
+        """The same with every default that depends on the model's kind or the optimiser filled in."""
+        optimizer = self.optimizer or ("muon" if kind == "full" else "levenberg-marquardt")
+        second_order = optimizer == "levenberg-marquardt"
+        return self.model_copy(
+            update={
+                "optimizer": optimizer,
+                "steps": self.steps or _STEPS[optimizer],
+                "learning_rate": self.learning_rate or _LEARNING_RATE.get(optimizer),
+                "precision": self.precision or ("float64" if second_order else "float32"),
+            }
+        )
