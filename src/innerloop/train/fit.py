@@ -30,6 +30,7 @@ class Fit:
     Attributes:
         model: the trained model.
         by_depth: the models of every depth on the way of a warm chain; else the model alone.
+        exact: the same as NumPy arrays in the precision of training, for storage.
         history: one row a reporting interval: step, phase, layers, loss, regret, seconds, ..
         training: the options, with every default filled in.
         seconds: wall time of training, compilation included.
@@ -37,6 +38,7 @@ class Fit:
 
     model: LinearTransformer
     by_depth: dict[int, LinearTransformer]
+    exact: dict[int, LinearTransformer] = field(repr=False)
     history: pl.DataFrame = field(repr=False)
     training: Training
     seconds: float
@@ -81,13 +83,12 @@ def fit(
         state = loop.run(
             trainer, regret=_Regret(task, training.seed), report=keep, checkpoints=checkpoints, resume=resume
         )
-        by_depth = {
-            depth: jax.tree.map(np.asarray, solved) for depth, solved in trainer.by_depth(state).items()
-        }
-    by_depth = {depth: jax.tree.map(lambda leaf: jnp.asarray(leaf, float), solved) for depth, solved in by_depth.items()}
+        exact = {depth: jax.tree.map(np.asarray, solved) for depth, solved in trainer.by_depth(state).items()}
+    by_depth = {depth: jax.tree.map(lambda leaf: jnp.asarray(leaf, float), solved) for depth, solved in exact.items()}
     return Fit(
         model=by_depth[model.layers],
         by_depth=by_depth,
+        exact=exact,
         history=pl.DataFrame(rows, infer_schema_length=None),
         training=training,
         seconds=time.monotonic() - began,

@@ -1,0 +1,197 @@
+"""The command `innerloop`. Results go to standard output, progress and messages to standard error.
+
+Exit codes: 0 done; 2 the input is wrong, said in one message; 1 anything else.
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from innerloop import display
+
+app = typer.Typer(
+    help="The laboratory for the learning algorithm that runs inside a forward pass.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output and nothing else.")]
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report, its pictures and the runs.")] = Path("demo"),
+) -> None:
+    """Train GD++ and DIAG of several depths on sigma ~ U(0, 5), compare them with every baseline, write a report."""
+    from innerloop.papers.demo import run_demo
+
+    run_demo(out, console=display.console())
+
+
+@app.command()
+def train(
+    spec: Annotated[Path, typer.Argument(help="YAML file that says task, model and training.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a field: --set train.seed=3. Repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME, named after the spec.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+) -> None:
+    """Train one model.
+
+    Example: innerloop train run.yaml --set model.layers=7 --out runs/deep
+    """
+    from innerloop.study import load_spec, train_run
+
+    described = load_spec(spec, settings or [])
+    folder = out or Path("runs") / described.name()
+    console = display.console()
+    with display.training(console, described.name()) as report:
+        run = train_run(described, folder, resume=resume, report=report)
+    console.print(f"trained in {run.seconds:.1f} s; the run is in {folder}. Next: innerloop evaluate {folder}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    as_json: _JSON = False,
+) -> None:
+    """Judge a trained model against every baseline and the Bayes floor."""
+    from innerloop.evaluate import evaluate as judge
+    from innerloop.evaluate import loss_by_sigma
+    from innerloop.study import load_run
+
+    found = load_run(run)
+    task, how = found.spec.task.build(), found.spec.evaluate
+    with display.console().status("evaluating"):
+        model = judge(found.exact_model, task, sequences=how.sequences, seed=how.seed)
+        profile = loss_by_sigma(found.exact_model, task, seed=how.seed)
+        answer = _baselines(task, how.sequences, how.seed)
+    last = profile.filter(profile["layer"] == found.model.layers)
+    answer["model"] = {
+        "adjusted_loss": model.adjusted_loss.as_dict(),
+        "regret": model.regret.as_dict(),
+        "worst_share": model.worst_share,
+        "not_finite": model.not_finite,
+        "per_layer": [estimate.as_dict() for estimate in model.per_layer],
+        "per_sigma": last.select("sigma", "value", se="standard_error").to_dicts(),
+    }
+    _show(answer, as_json, title=f"{run}: adjusted loss (half squared error)")
+
+
+@app.command()
+def baselines(
+    noise: Annotated[str, typer.Option(help="Law of sigma: fixed(s), uniform(a,b) or categorical(1,3,5).")],
+    dim: Annotated[int, typer.Option(help="Number of features, d.")] = 10,
+    context: Annotated[int, typer.Option(help="Examples in a prompt, n.")] = 20,
+    sequences: Annotated[int, typer.Option(help="Fresh sequences to judge on.")] = 200_000,
+    seed: Annotated[int, typer.Option(help="Seed of the sequences and of tuning.")] = 0,
+    as_json: _JSON = False,
+) -> None:
+    """Tune and judge the classical predictors of a problem, and its Bayes floor.
+
+    Example: innerloop baselines --noise "uniform(0,5)"
+    """
+    from innerloop.tasks import LinearRegression
+
+    task = LinearRegression(dim, context, noise)
+    if not 0 <= seed < 2**31:
+        raise ValueError(f"seed must be a whole number >= 0 and < 2^31, got {seed}")
+    with display.console().status("tuning and judging"):
+        answer = _baselines(task, sequences, seed)
+    _show(answer, as_json, title="adjusted loss (half squared error)")
+
+
+@app.command()
+def doctor(as_json: _JSON = False) -> None:
+    """Say what is installed, which devices are found, the precision, and where results go."""
+    import jax
+
+    from innerloop.study import environment
+
+    answer = environment() | {
+        "devices": [str(device) for device in jax.devices()],
+        "precision": "float64" if jax.config.jax_enable_x64 else "float32 (float64 inside runs that ask for it)",
+        "results": str(Path("runs").resolve()),
+    }
+    if as_json:
+        print(json.dumps(answer))
+        return
+    table = Table(show_header=False, box=None)
+    for name, value in answer.items():
+        table.add_row(name, ", ".join(value) if isinstance(value, list) else str(value))
+    Console().print(table)
+
+
+def _baselines(task, sequences: int, seed: int) -> dict:
+    """What `innerloop baselines --json` prints."""
+    from innerloop.evaluate import judge_baselines
+
+    judged = judge_baselines(task, sequences=sequences, seed=seed)
+    _, any_of_them = judged["ols"]
+    return {
+        "noise": str(task.noise),
+        "dim": task.dim,
+        "context": task.context,
+        "sequences": sequences,
+        "oracle": any_of_them.oracle.as_dict(),
+        "floor": any_of_them.floor.as_dict(),
+        "baselines": {
+            name: evaluation.adjusted_loss.as_dict() | {"tuned": predictor.tuned}
+            for name, (predictor, evaluation) in judged.items()
+        },
+    }
+
+
+def _show(answer: dict, as_json: bool, *, title: str) -> None:
+    if as_json:
+        print(json.dumps(answer))
+        return
+    table = Table(title=f"{title}, sigma ~ {answer['noise']}, d = {answer['dim']}, n = {answer['context']}")
+    for column in ("predictor", "adjusted loss", "standard error", "tuned"):
+        table.add_column(column, justify="left" if column in ("predictor", "tuned") else "right")
+    rows = dict(answer["baselines"])
+    if "model" in answer:
+        rows = {"model": answer["model"]["adjusted_loss"]} | rows
+    for name, row in sorted(rows.items(), key=lambda item: -item[1]["value"]):
+        tuned = ", ".join(f"{key} = {value:.4g}" for key, value in row.get("tuned", {}).items())
+        table.add_row(name, f"{row['value']:.5f}", f"{row['se']:.5f}", tuned)
+    floor = answer["floor"]
+    table.add_row("Bayes floor (no predictor can do better)", f"{floor['value']:.5f}", f"{floor['se']:.5f}", "")
+    Console().print(table)
+
+
+def main() -> None:
+    """Run the command line; every user's mistake becomes one message and exit code 2."""
+    warnings.simplefilter("default", UserWarning)
+    errors = Console(stderr=True)
+    try:
+        app()
+    except (ValidationError, ValueError) as error:
+        from innerloop.study.spec import describe
+        from innerloop.train import Training
+
+        message = describe(error, Training) if isinstance(error, ValidationError) else str(error)
+        errors.print(f"[bold red]error:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print("stopped; what was saved is kept, go on by --resume")
+        sys.exit(1)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The two papers: their published numbers, and the commands that reproduce them."""

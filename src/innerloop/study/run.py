@@ -1,0 +1,223 @@
+"""A run is a folder with all that is needed to repeat it and to go on with it.
+
+    spec.yaml            what was asked for
+    environment.json     versions, device, git revision
+    status.json          running, done, stopped or failed, and the seconds of training
+    metrics.parquet      one row a reporting interval
+    checkpoints/         the last states of training
+    model.npz            the trained parameters of every depth
+"""
+
+import json
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import yaml
+
+from innerloop.models import LinearTransformer
+from innerloop.study.spec import RunSpec, SpecError, parse_spec
+from innerloop.train import Checkpoints, Report, fit
+from innerloop.train.checkpoint import write_atomically
+
+_FLUSH_EVERY = 2.0  # seconds between writes of the metrics
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run read from its folder.
+
+    Attributes:
+        folder: where it is.
+        spec: what was asked for.
+        model: the trained model, in the precision of the caller's context.
+        by_depth: the models of every depth that training passed through.
+        exact_by_depth: the same as NumPy arrays in the precision of training; evaluation casts as it needs.
+        history: one row a reporting interval.
+        seconds: wall time of training.
+    """
+
+    folder: Path
+    spec: RunSpec
+    model: LinearTransformer
+    by_depth: dict[int, LinearTransformer]
+    exact_by_depth: dict[int, LinearTransformer]
+    history: pl.DataFrame
+    seconds: float
+
+    @property
+    def exact_model(self) -> LinearTransformer:
+        return self.exact_by_depth[self.spec.model.layers]
+
+
+def train_run(
+    spec: RunSpec, folder: Path, *, resume: bool = False, report: Callable[[Report], None] | None = None
+) -> Run:
+    """Train what `spec` describes in `folder`, and return the finished run.
+
+    Args:
+        resume: go on with what the folder holds; a finished run is returned as it is.
+
+    Raises:
+        SpecError: the folder holds a run and `resume` is not set, holds a run of another spec, or cannot be written.
+    """
+    folder = Path(folder)
+    if (folder / "spec.yaml").exists():
+        if not resume:
+            raise SpecError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
+        if (before := _read_spec(folder)) != spec:
+            raise SpecError(f"{folder} holds a run of another spec ({before.name()}); choose another --out")
+        if _read_status(folder).get("status") == "done" and (folder / "model.npz").exists():
+            return load_run(folder)
+    _prepare(folder, spec)
+    metrics = _Metrics(folder / "metrics.parquet")
+    already = float(_read_status(folder).get("seconds", 0.0))
+
+    def keep(update: Report) -> None:
+        metrics.add(update.row)
+        if report is not None:
+            report(update)
+
+    task = spec.task.build()
+    try:
+        result = fit(
+            spec.model.build(task, spec.train.seed),
+            task,
+            report=keep,
+            checkpoints=Checkpoints(folder / "checkpoints"),
+            resume=resume,
+            **spec.train.model_dump(),
+        )
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        metrics.flush()
+        _write_json(folder / "status.json", {"status": "stopped" if stopped else "failed", "seconds": already})
+        raise
+    metrics.flush()
+    arrays = {
+        f"{depth}/{index}": np.asarray(leaf)
+        for depth, model in result.exact.items()
+        for index, leaf in enumerate(jax.tree.leaves(model))
+    }
+    write_atomically(folder / "model.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    _write_json(folder / "status.json", {"status": "done", "seconds": already + result.seconds})
+    return load_run(folder)
+
+
+def load_run(folder: str | Path) -> Run:
+    """The finished run in `folder`.
+
+    Raises:
+        SpecError: there is no finished run there.
+    """
+    folder = Path(folder)
+    if not (folder / "spec.yaml").exists():
+        raise SpecError(f"{folder} is not a run: it has no spec.yaml")
+    spec, status = _read_spec(folder), _read_status(folder)
+    if not (folder / "model.npz").exists():
+        state = status.get("status", "unknown")
+        raise SpecError(f"{folder} has no trained model yet (status {state}); go on with it by innerloop train --resume")
+    try:
+        with np.load(folder / "model.npz", allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError) as error:
+        raise SpecError(f"{folder / 'model.npz'} is damaged ({error}); train again by --resume") from None
+    task = spec.task.build()
+    exact = {}
+    for depth in sorted({int(name.split("/")[0]) for name in arrays}):
+        template = spec.model.model_copy(update={"layers": depth}).build(task)
+        structure = jax.tree.structure(template)
+        leaves = [arrays[f"{depth}/{index}"] for index in range(structure.num_leaves)]
+        exact[depth] = jax.tree.unflatten(structure, leaves)
+    by_depth = {depth: jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model) for depth, model in exact.items()}
+    metrics = folder / "metrics.parquet"
+    return Run(
+        folder=folder,
+        spec=spec,
+        model=by_depth[spec.model.layers],
+        by_depth=by_depth,
+        exact_by_depth=exact,
+        history=pl.read_parquet(metrics) if metrics.exists() else pl.DataFrame(),
+        seconds=float(status.get("seconds", float("nan"))),
+    )
+
+
+class _Metrics:
+    """History on disk: rows are added as they come, and rewritten whole from time to time."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._rows = pl.read_parquet(path).to_dicts() if path.exists() else []
+        self._flushed = -np.inf
+
+    def add(self, row: dict) -> None:
+        # A resumed run repeats the intervals after its last checkpoint.
+        self._rows = [old for old in self._rows if old["step"] < row["step"]]
+        self._rows.append(row)
+        if row["seconds"] - self._flushed > _FLUSH_EVERY:
+            self.flush()
+            self._flushed = row["seconds"]
+
+    def flush(self) -> None:
+        if self._rows:
+            frame = pl.DataFrame(self._rows, infer_schema_length=None)
+            write_atomically(self._path, frame.write_parquet)
+
+
+def environment() -> dict[str, str]:
+    """What a run depended on besides its spec."""
+    names = ("innerloop", "jax", "jaxlib", "equinox", "optax", "numpy")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "backend": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "git_revision": git_revision(),
+        **{name: version(name) for name in names},
+    }
+
+
+def git_revision() -> str:
+    """The revision of the checkout that the package runs from, "-dirty" if it has changes; "unknown" outside one."""
+    here = Path(__file__).parent
+    try:
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _prepare(folder: Path, spec: RunSpec) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / "spec.yaml", lambda file: file.write(spec.to_yaml().encode()))
+        _write_json(folder / "environment.json", environment())
+        seconds = _read_status(folder).get("seconds", 0.0)
+        _write_json(folder / "status.json", {"status": "running", "seconds": seconds})
+    except OSError as error:
+        raise SpecError(f"cannot write to the run folder {folder}: {error.strerror or error}") from None
+
+
+def _read_spec(folder: Path) -> RunSpec:
+    try:
+        return parse_spec(yaml.safe_load((folder / "spec.yaml").read_text()))
+    except (OSError, yaml.YAMLError) as error:
+        raise SpecError(f"{folder / 'spec.yaml'} cannot be read: {error}") from None
+
+
+def _read_status(folder: Path) -> dict:
+    try:
+        return json.loads((folder / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_json(path: Path, content: dict) -> None:
+    write_atomically(path, lambda file: file.write(json.dumps(content, indent=2).encode()))

@@ -1,0 +1,179 @@
+"""What a run is: a validated description, from a YAML file, a mapping, or keyword arguments."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from innerloop.models import LinearTransformer
+from innerloop.tasks import LinearRegression, parse_noise
+from innerloop.train import Training
+
+
+class SpecError(ValueError):
+    """A spec is wrong; the message names each field, its value and what is allowed, one a line."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class TaskSpec(_Section):
+    """The problem; see `innerloop.LinearRegression`."""
+
+    kind: Literal["linear_regression"] = "linear_regression"
+    dim: int = Field(10, ge=1, strict=True, description="number of features, d")
+    context: int = Field(20, ge=1, strict=True, description="examples in a prompt, n")
+    noise: str = Field("uniform(0,5)", description="law of sigma: fixed(s), uniform(a,b), categorical(1,3,5)")
+    input_covariance: list[list[float]] | None = None
+    weight_covariance: list[list[float]] | None = None
+
+    @field_validator("noise")
+    @classmethod
+    def _is_a_law(cls, text: str) -> str:
+        return str(parse_noise(text))
+
+    @model_validator(mode="after")
+    def _makes_a_task(self):
+        self.build()
+        return self
+
+    def build(self) -> LinearRegression:
+        return LinearRegression(
+            self.dim, self.context, self.noise, self.input_covariance, self.weight_covariance
+        )
+
+
+class ModelSpec(_Section):
+    """The model; see `innerloop.LinearTransformer`."""
+
+    kind: Literal["full", "diag", "gd++"] = "diag"
+    layers: int = Field(4, ge=1, le=64, strict=True)
+    heads: int = Field(1, ge=1, le=64, strict=True)
+
+    @model_validator(mode="after")
+    def _gd_plus_plus_has_one_head(self):
+        if self.kind == "gd++" and self.heads != 1:
+            raise ValueError(f"heads must be 1 for kind gd++, got {self.heads}")
+        return self
+
+    def build(self, task: LinearRegression, seed: int = 0) -> LinearTransformer:
+        """A fresh model, its inner scales set for the task."""
+        sizes = {"context": task.context, "label_scale": round(task.label_variance**-0.5, 6)}
+        key = jax.random.fold_in(jax.random.key(seed), 5)
+        if self.kind == "gd++":
+            return LinearTransformer.gd_plus_plus(task.dim, self.layers, key=key, **sizes)
+        make = {"full": LinearTransformer.full, "diag": LinearTransformer.diag}[self.kind]
+        return make(task.dim, self.layers, self.heads, key=key, **sizes)
+
+
+class EvaluateSpec(_Section):
+    """How the trained model is judged."""
+
+    sequences: int = Field(100_000, ge=2, strict=True)
+    seed: int = Field(0, ge=0, lt=2**31, strict=True)
+
+
+class RunSpec(_Section):
+    """One run: a task, a model, how to train it and how to judge it."""
+
+    task: TaskSpec = TaskSpec()
+    model: ModelSpec = ModelSpec()
+    train: Training = Training()
+    evaluate: EvaluateSpec = EvaluateSpec()
+
+    def name(self) -> str:
+        """A folder name that a person can read: kind, depth, heads, noise and seed."""
+        law = parse_noise(self.task.noise)
+        noise = "-".join([self.task.noise.split("(")[0], *(f"{value:g}" for value in law.arguments())])
+        heads = f"-{self.model.heads}h" if self.model.heads > 1 else ""
+        kind = self.model.kind.replace("++", "pp")
+        return f"{kind}-{self.model.layers}l{heads}-d{self.task.dim}-n{self.task.context}-{noise}-seed{self.train.seed}"
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def parse_spec(mapping: Any) -> RunSpec:
+    """The spec that `mapping` describes.
+
+    Raises:
+        SpecError: a key is unknown (the nearest known one is suggested) or a value is not allowed.
+    """
+    if not isinstance(mapping, dict):
+        raise SpecError(f"a spec must be a mapping with the keys {_keys(RunSpec)}, got {type(mapping).__name__}")
+    try:
+        return RunSpec.model_validate(mapping)
+    except ValidationError as error:
+        raise SpecError(describe(error, RunSpec)) from None
+
+
+def load_spec(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunSpec:
+    """The spec in the YAML file `path`, with `a.b=value` overrides applied.
+
+    Raises:
+        SpecError: the file cannot be read, is not YAML, or does not describe a run; or an override is malformed.
+    """
+    try:
+        mapping = yaml.safe_load(Path(path).read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpecError(f"cannot read the spec {path}: {getattr(error, 'strerror', None) or error}") from None
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" (line {where.line + 1})" if where is not None else ""
+        raise SpecError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', error)}") from None
+    mapping = {} if mapping is None else mapping
+    for override in overrides:
+        _override(mapping, override)
+    return parse_spec(mapping)
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """A validation error in one line a field: its name, its value, what is allowed."""
+    lines = []
+    for problem in error.errors():
+        path = [str(part) for part in problem["loc"]]
+        name = ".".join(path) or model.__name__
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            known = list(_model_at(model, path[:-1]).model_fields)
+            near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            lines.append(f"{name}: unknown key{hint} Allowed: {', '.join(known)}")
+        elif problem["type"] == "value_error":
+            lines.append(f"{name}: {message}")
+        else:
+            lines.append(f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}")
+    return "\n".join(lines)
+
+
+def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return model
+
+
+def _override(mapping: Any, text: str) -> None:
+    name, equals, value = text.partition("=")
+    parts = name.strip().split(".")
+    if not equals or not all(parts):
+        raise SpecError(f"--set takes section.field=value, such as train.seed=3, got {text!r}")
+    if not isinstance(mapping, dict):
+        raise SpecError(f"a spec must be a mapping with the keys {_keys(RunSpec)}, got {type(mapping).__name__}")
+    for part in parts[:-1]:
+        mapping = mapping.setdefault(part, {})
+        if not isinstance(mapping, dict):
+            raise SpecError(f"--set {text}: {part} is not a section")
+    try:
+        mapping[parts[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise SpecError(f"--set {text}: the value is not valid YAML") from None
+
+
+def _keys(model: type[BaseModel]) -> str:
+    return ", ".join(model.model_fields)
