@@ -1,7 +1,11 @@
 """Progress on standard error."""
 
-from collections.abc import Callable, Iterator
+import queue as queues
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -50,3 +54,49 @@ def training(where: Console, name: str) -> Iterator[Callable[[Report], None]]:
         yield report
         progress.update(task, completed=1.0)
 
+
+
+class Stages:
+    """One bar over several stages of roughly known length, with the time left."""
+
+    def __init__(self, progress: Progress, where: Console, seconds: dict[str, float]):
+        self._progress, self._where, self._seconds = progress, where, seconds
+        self._task = progress.add_task("starting", total=sum(seconds.values()), detail="")
+        self._began, self._told = time.monotonic(), -1
+
+    def update(self, stage: str, share: float, detail: str) -> None:
+        """`share` of `stage` is done."""
+        names = list(self._seconds)
+        done = sum(self._seconds[name] for name in names[: names.index(stage)]) + share * self._seconds[stage]
+        total = sum(self._seconds.values())
+        elapsed = time.monotonic() - self._began
+        # The plan's own estimate until there is something to go by, then the pace so far.
+        left = (total - done) * (elapsed / done if done > 0.1 * total else 1)
+        text = f"{detail}, {left:.0f} s left"
+        self._progress.update(self._task, completed=done, description=stage, detail=text)
+        tenth = int(10 * done / total)
+        if not self._where.is_terminal and tenth > self._told:
+            self._told = tenth
+            self._where.print(f"{stage}: {100 * done / total:.0f}%, {text}", highlight=False, soft_wrap=True)
+
+    def finish(self, stage: str) -> None:
+        self.update(stage, 1.0, "done")
+
+
+@contextmanager
+def stages(where: Console, seconds: dict[str, float]) -> Iterator[Stages]:
+    """A bar over stages that take about `seconds` each."""
+    with bar(where) as progress:
+        yield Stages(progress, where, seconds)
+
+
+def listen(queue: Any, futures: Iterable[Future], heard: Callable[[Any], None]) -> Iterator[Future]:
+    """Pass messages of worker processes to `heard` until their futures are done; yields each future as it ends."""
+    pending = list(futures)
+    while pending:
+        try:
+            heard(queue.get(timeout=0.2))
+        except queues.Empty:
+            for future in [future for future in pending if future.done()]:
+                pending.remove(future)
+                yield future

@@ -114,24 +114,28 @@ def test_leading_axes_are_a_loop(x64, rng, kind):
         assert_follows_definition(one, tokens[index], np.asarray(prompts.query)[index])
 
 
-@pytest.mark.parametrize("batch", [(), (2, 3)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_predictions_are_minus_the_label_of_the_query(x64, rng, kind, batch):
+def test_predictions_are_minus_the_label_of_the_query(x64, rng, kind):
     """To 1e-10: after every layer it is <w, query>, and `predict` gives the last."""
-    model, prompt = make(kind, rng, layers=2, context=8), make_prompt(rng, 8, *batch)
+    model, prompts = make(kind, rng, layers=2, context=8), make_prompt(rng, 8, 2, 3)
+    labels = ask(model, prompts).tokens[..., -1, -1]
+    weights = eqx.filter_jit(lambda model, prompt: model.implicit_weights(prompt.moments()))(model, prompts)
+    assert weights.shape == (2, 3, 3, DIM)
+    assert_equal(np.einsum("...ld,...d->...l", weights, prompts.query), -labels)
+    assert_equal(
+        eqx.filter_jit(lambda model, prompt: model.predict(prompt))(model, prompts), -labels[..., -1]
+    )
 
-    @eqx.filter_jit
-    def answer(model, prompt):
-        return (
-            model.implicit_weights(prompt.moments()),
-            model.predict(prompt),
-            model.tokens(prompt)[..., -1, -1],
-        )
 
-    weights, prediction, labels = answer(model, prompt)
-    assert weights.shape == (*batch, 3, DIM)
-    assert_equal(-labels, np.einsum("...ld,...d->...l", weights, prompt.query))
-    assert_equal(prediction, -labels[..., -1])
+def test_a_single_prompt_needs_no_leading_axis(x64, rng):
+    model, prompts = make("diag, 2 heads", rng, layers=2, context=8), make_prompt(rng, 8, 1)
+    alone = Prompt(x=prompts.x[0], y=prompts.y[0], query=prompts.query[0])
+    weights = model.implicit_weights(alone.moments())
+    assert weights.shape == (3, DIM)
+    assert_equal(weights, model.implicit_weights(prompts.moments())[0], rtol=1e-12)
+    prediction = model.predict(alone)
+    assert prediction.shape == ()
+    assert float(prediction) == pytest.approx(float(model.predict(prompts)[0]), rel=1e-12)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -10,7 +10,8 @@ in the query's norm: each term is its own conditional expectation given the cont
 adds variance (Rao and Blackwell). The mean of `spread` is the Bayes floor, below which no predictor's adjusted loss can be.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import equinox as eqx
@@ -24,6 +25,7 @@ from innerloop.models.linear import LinearTransformer
 from innerloop.tasks import LinearRegression
 from innerloop.types import Moments
 
+CHUNK = 16_384
 _BLOCK = 1024
 _STREAM = 7  # evaluation never shares a stream with training or with the tuning of baselines
 Precision = Literal["float32", "float64"]
@@ -68,6 +70,10 @@ class Evaluation:
     sequences: int
     per_layer: tuple[Estimate, ...] = field(default=())
 
+    def with_layers(self, per_layer: tuple[Estimate, ...]) -> "Evaluation":
+        """The same with the losses after each layer from another, smaller draw."""
+        return replace(self, per_layer=per_layer)
+
     def table(self) -> pl.DataFrame:
         """Rows adjusted_loss, regret, floor, oracle, unadjusted_loss; columns name, value, standard_error."""
         names = ("adjusted_loss", "regret", "floor", "oracle", "unadjusted_loss")
@@ -79,6 +85,33 @@ class Evaluation:
                 "standard_error": [estimate.standard_error for estimate in estimates],
             }
         )
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Per-sequence losses of several predictors on the same sequences: what estimates are made of, and can be joined.
+
+    Attributes:
+        regret: name -> `(sequences, layers + 1)`, or `(sequences, 1)` for the final prediction only.
+        spread, oracle: `(sequences,)`.
+    """
+
+    regret: dict[str, np.ndarray]
+    spread: np.ndarray
+    oracle: np.ndarray
+
+    def __add__(self, other: "Draws") -> "Draws":
+        regret = {name: np.concatenate([mine, other.regret[name]]) for name, mine in self.regret.items()}
+        return Draws(
+            regret, np.concatenate([self.spread, other.spread]), np.concatenate([self.oracle, other.oracle])
+        )
+
+    def evaluations(self, sequences: int | None = None) -> dict[str, Evaluation]:
+        """The estimates from the first `sequences` draws, all by default."""
+        return {
+            name: _judged(regret[:sequences], self.spread[:sequences], self.oracle[:sequences])
+            for name, regret in self.regret.items()
+        }
 
 
 def evaluate(
@@ -97,21 +130,24 @@ def evaluate(
 
 
 def evaluate_many(
-    predictors: dict, task: LinearRegression, *, sequences: int = 100_000, seed: int = 0, precision: Precision = "float64"
+    predictors: dict,
+    task: LinearRegression,
+    *,
+    sequences: int = 100_000,
+    seed: int = 0,
+    precision: Precision = "float64",
+    per_layer: bool = True,
 ) -> dict[str, Evaluation]:
-    """As `evaluate` for several predictors, on one draw of the sequences."""
+    """As `evaluate` for several predictors, on one draw of the sequences.
+
+    Args:
+        per_layer: also judge the prediction after every layer; without, models run faster.
+    """
     check_sequences(sequences)
-    with jax.enable_x64(check_precision(precision) == "float64"):
-        predictors = {name: in_precision(predictor, precision) for name, predictor in predictors.items()}
-        key = jax.random.fold_in(jax.random.key(seed), _STREAM)
-        count = -(-sequences // _BLOCK)
-        drawn = _draw(task, jax.random.split(key, count), precision)
-        moments, mean, spread, oracle = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), drawn)
-        spread, oracle = (np.asarray(x, np.float64)[:sequences] for x in (spread, oracle))
-        return {
-            name: _judged(np.asarray(_regret(predictor, task, moments, mean), np.float64)[:sequences], spread, oracle)
-            for name, predictor in predictors.items()
-        }
+    drawn = draw_losses(
+        predictors, task, range(-(-sequences // CHUNK)), seed=seed, precision=precision, per_layer=per_layer
+    )
+    return drawn.evaluations(sequences)
 
 
 def bayes_floor(
@@ -119,11 +155,38 @@ def bayes_floor(
 ) -> tuple[Estimate, Estimate]:
     """The Bayes floor and the oracle loss of `task`, each with its standard error."""
     check_sequences(sequences)
+    drawn = draw_losses({}, task, range(-(-sequences // CHUNK)), seed=seed, precision=precision)
+    return Estimate.of(drawn.spread[:sequences]), Estimate.of(drawn.oracle[:sequences])
+
+
+def draw_losses(
+    predictors: dict,
+    task: LinearRegression,
+    chunks: Iterable[int],
+    *,
+    seed: int = 0,
+    precision: Precision = "float64",
+    per_layer: bool = True,
+) -> Draws:
+    """Losses on the sequences of some `chunks`, `CHUNK` sequences each; chunk i is a pure function of (seed, i).
+
+    Memory does not grow with the number of chunks, but for the losses.
+    """
     with jax.enable_x64(check_precision(precision) == "float64"):
+        predictors = {name: in_precision(predictor, precision) for name, predictor in predictors.items()}
         key = jax.random.fold_in(jax.random.key(seed), _STREAM)
-        _, _, spread, oracle = _draw(task, jax.random.split(key, -(-sequences // _BLOCK)), precision)
-        spread, oracle = (np.asarray(x, np.float64).reshape(-1)[:sequences] for x in (spread, oracle))
-    return Estimate.of(spread), Estimate.of(oracle)
+        regret: dict[str, list[np.ndarray]] = {name: [] for name in predictors}
+        spreads, oracles = [], []
+        for chunk in chunks:
+            keys = jax.random.split(jax.random.fold_in(key, chunk), CHUNK // _BLOCK)
+            moments, mean, spread, oracle = _draw(task, keys, precision)
+            spreads.append(np.asarray(spread, np.float64).ravel())
+            oracles.append(np.asarray(oracle, np.float64).ravel())
+            for name, predictor in predictors.items():
+                losses = np.asarray(_regret(predictor, task, moments, mean, per_layer), np.float64)
+                regret[name].append(losses.reshape(CHUNK, -1))
+    joined = {name: np.concatenate(parts) for name, parts in regret.items()}
+    return Draws(joined, np.concatenate(spreads), np.concatenate(oracles))
 
 
 def implicit_path(predictor, moments: Moments) -> Float[Array, "layers+1 dim"]:
@@ -166,12 +229,17 @@ def _draw(task: LinearRegression, keys: PRNGKeyArray, precision: Precision):
 
 
 @eqx.filter_jit
-def _regret(predictor, task: LinearRegression, moments: Moments, target) -> Float[Array, "N layers+1"]:
-    def one(pair):
-        moments, target = pair
-        return task.half_square(implicit_path(predictor, moments) - target[None])
+def _regret(predictor, task: LinearRegression, moments: Moments, target, per_layer: bool):
+    """Regret of every sequence, `(blocks, block, layers + 1)`."""
 
-    return jax.lax.map(one, (moments, target), batch_size=_BLOCK)
+    def one(moments: Moments, target: Float[Array, "dim"]):
+        if not per_layer and isinstance(predictor, LinearTransformer):
+            weights = predictor.final_weights(moments)[None]
+        else:
+            weights = implicit_path(predictor, moments)
+        return task.half_square(weights - target[None])
+
+    return jax.lax.map(lambda block: jax.vmap(one)(*block), (moments, target))
 
 
 def in_precision(predictor, precision: Precision):

@@ -13,9 +13,10 @@ Inside, y is multiplied by `label_scale` and S by `1 / context`, so that everyth
 the context length; `matrices()` folds both back into the paper's convention.
 """
 
+import functools
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -109,7 +110,7 @@ class LinearTransformer(eqx.Module):
             ValueError: the shapes differ or are not `(layers, heads, D, D)` with D >= 2, or a value is not finite.
         """
         p, q = jnp.asarray(P, dtype=float), jnp.asarray(Q, dtype=float)
-        if p.shape != q.shape or p.ndim != 4 or p.shape[-1] != p.shape[-2] or p.shape[-1] < 2:
+        if p.shape != q.shape or p.ndim != 4 or p.shape[-1] != p.shape[-2] or p.shape[-1] < 2 or 0 in p.shape:
             raise ValueError(f"P and Q must both have shape (layers, heads, D, D), got {p.shape} and {q.shape}")
         if not (np.isfinite(p).all() and np.isfinite(q).all()):
             raise ValueError("P and Q must be finite, got NaN or infinity")
@@ -222,7 +223,7 @@ class LinearTransformer(eqx.Module):
     # -- what a kind must say ---------------------------------------------------------------------------------------
 
     @abstractmethod
-    def _stack(self, dtype):
+    def _stack(self, dtype) -> Any:
         """Per-layer parameters as a pytree with a leading axis of layers."""
 
     @abstractmethod
@@ -238,20 +239,27 @@ class LinearTransformer(eqx.Module):
         """A fresh initial model of this kind, heads and scales, with `layers` layers."""
 
     def coordinates(self) -> tuple[Float[Array, "p"], Callable[[Float[Array, "p"]], Self]]:
-        """The parameters as one vector without directions that change nothing, and the model of such a vector."""
+        """The parameters as one vector, for second-order training, and the function that makes a model of such a vector."""
         return ravel_pytree(self)
 
     @abstractmethod
-    def _idle_layer(self) -> Self:
-        """A one-layer model that does (almost) nothing, but whose gradient is not zero."""
+    def _idle_layers(self) -> list[Self]:
+        """One-layer models that do nothing, but whose gradient is not zero; several if that can be in several ways."""
 
     # -- common parts -----------------------------------------------------------------------------------------------
 
-    def insert_idle_layer(self, position: int) -> Self:
-        """A model one layer deeper, with a layer of no effect before layer `position`: where to start a deeper one."""
-        return jax.tree.map(
-            lambda leaf, new: jnp.concatenate([leaf[:position], new, leaf[position:]]), self, self._idle_layer()
-        )
+    def insert_idle_layer(self, position: int) -> list[Self]:
+        """Models one layer deeper, with a layer of no effect before layer `position`: where to start a deeper one.
+
+        There is one for each direction that the new layer may first move in.
+        """
+
+        def inserted(idle: Self) -> Self:
+            return jax.tree.map(
+                lambda leaf, new: jnp.concatenate([leaf[:position], new, leaf[position:]]), self, idle
+            )
+
+        return [inserted(idle) for idle in self._idle_layers()]
 
     def _sizes(self) -> dict:
         return {"dim": self.dim, "context": self.context, "label_scale": self.label_scale}
@@ -288,7 +296,7 @@ class Full(LinearTransformer):
 
     def _increment(self, layer, S):
         p, q = layer
-        return sum(p[head] @ S @ q[head] for head in range(len(p)))
+        return functools.reduce(jnp.add, [p[head] @ S @ q[head] for head in range(len(p))])
 
     def _internal_matrices(self):
         return self.P, self.Q
@@ -296,10 +304,10 @@ class Full(LinearTransformer):
     def restart(self, layers, *, key):
         return LinearTransformer.full(layers=layers, heads=self.heads, key=key, **self._sizes())
 
-    def _idle_layer(self):
+    def _idle_layers(self):
         p = jnp.zeros_like(self.P[:1])
-        idle_q = jnp.zeros_like(self.Q[:1]).at[:, 0].set(jnp.eye(self.dim + 1, dtype=self.Q.dtype).at[-1, -1].set(0))
-        return eqx.tree_at(lambda model: (model.P, model.Q), self, (p, idle_q))
+        q = jnp.zeros_like(self.Q[:1]).at[:, 0].set(jnp.eye(self.dim + 1, dtype=self.Q.dtype))
+        return [eqx.tree_at(lambda model: (model.P, model.Q), self, (p, q))]
 
 
 class Blockwise(LinearTransformer):
@@ -344,31 +352,26 @@ class Diag(Blockwise):
         return _diagonal(self.p, self.dim), _diagonal(self.q, self.dim)
 
     def coordinates(self):
-        if self.heads == 1:  # p -> c p, q -> q / c changes nothing: q_x = 1
-            product = self.p * self.q[..., :1]
-            theta, unravel = ravel_pytree((product, self.q[..., 1:] / self.q[..., :1]))
+        if self.heads == 1:
+            return super().coordinates()
+        # Any four flows are two heads' p with q = (1, 0) and (0, 1): half as many numbers.
+        theta, unravel = ravel_pytree(self.inner_flows())
+        q = jnp.broadcast_to(jnp.eye(self.heads, 2, dtype=self.q.dtype), self.q.shape)
 
-            def build(theta):
-                p, q_y = unravel(theta)
-                q = jnp.concatenate([jnp.ones_like(q_y), q_y], axis=-1)
-                return eqx.tree_at(lambda model: (model.p, model.q), self, (p, q))
-
-        else:  # any four flows are two heads' p, with q = (1, 0) and (0, 1)
-            theta, unravel = ravel_pytree(self.inner_flows())
-            q = jnp.broadcast_to(jnp.eye(self.heads, 2, dtype=self.q.dtype), self.q.shape)
-
-            def build(theta):
-                p = jnp.zeros_like(self.p).at[:, :2].set(unravel(theta).swapaxes(1, 2))
-                return eqx.tree_at(lambda model: (model.p, model.q), self, (p, q))
+        def build(theta):
+            p = jnp.zeros_like(self.p).at[:, :2].set(unravel(theta).swapaxes(1, 2))
+            return eqx.tree_at(lambda model: (model.p, model.q), self, (p, q))
 
         return theta, build
 
     def restart(self, layers, *, key):
         return LinearTransformer.diag(layers=layers, heads=self.heads, key=key, **self._sizes())
 
-    def _idle_layer(self):
-        q = jnp.eye(self.heads, 2, dtype=self.q.dtype)[None]
-        return eqx.tree_at(lambda model: (model.p, model.q), self, (jnp.zeros_like(self.p[:1]), q))
+    def _idle_layers(self):
+        # One head must choose what to read, x or y or both; two read both.
+        reads = jnp.array([[1, 0], [0, 1], [1, 1]]) if self.heads == 1 else jnp.eye(self.heads, 2)[None]
+        q = reads.astype(self.q.dtype).reshape(-1, 1, self.heads, 2)
+        return [eqx.tree_at(lambda model: (model.p, model.q), self, (jnp.zeros_like(self.p[:1]), one)) for one in q]
 
 
 class GDPlusPlus(Blockwise):
@@ -394,8 +397,8 @@ class GDPlusPlus(Blockwise):
     def restart(self, layers, *, key):
         return LinearTransformer.gd_plus_plus(layers=layers, key=key, **self._sizes())
 
-    def _idle_layer(self):
-        return eqx.tree_at(lambda model: model.w, self, jnp.zeros_like(self.w[:1]))
+    def _idle_layers(self):
+        return [eqx.tree_at(lambda model: model.w, self, jnp.zeros_like(self.w[:1]))]
 
 
 def spread_flows(flows: Float[Array, "2 2"], dim: int) -> Float[Array, "D D"]:

@@ -48,7 +48,7 @@ class NoiseLaw(ABC):
 
     def __str__(self) -> str:
         name = next(name for name, law in LAWS.items() if isinstance(self, law))
-        return f"{name}({','.join(f'{value:g}' for value in self.arguments())})"
+        return f"{name}({','.join(_shortest(value) for value in self.arguments())})"
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,11 @@ def parse_noise(text: str) -> NoiseLaw:
     return LAWS[name](*numbers)
 
 
+def _shortest(value: float) -> str:
+    """All digits that it takes to read the number back, without a trailing .0."""
+    return repr(float(value)).removesuffix(".0")
+
+
 def _check_level(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
+    if isinstance(value, bool) or not (math.isfinite(value) and value >= 0):
         raise ValueError(f"a noise {name} must be finite and >= 0 (it is a standard deviation), got {value:g}")

@@ -104,6 +104,7 @@ class LinearRegression(eqx.Module):
 
     def sample_queries(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Float[Array, "batch dim"]:
         """Inputs to predict at, `(batch, dim)`."""
+        batch = _whole_number("batch", batch)
         return self._color(jax.random.normal(key, (batch, self.dim), dtype or _default_dtype()))
 
     def posterior(self, moments: Moments) -> Posterior:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from innerloop.models.linear import LinearTransformer
 from innerloop.train.checkpoint import Checkpoints
 
 
+@runtime_checkable
 class Trainer(Protocol):
     """A training algorithm as a state machine: the same state always goes on the same way."""
 

@@ -15,6 +15,7 @@ from typing import Literal, get_args
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.tasks import LinearRegression
@@ -39,7 +40,8 @@ class Examples(eqx.Module):
     probes: Float[Array, "batch dim r"] | Float[Array, "dim r"]
 
     def residuals(self, weights: Float[Array, "batch dim"]) -> Float[Array, "batch r"]:
-        return ((weights - self.target)[:, None, :] @ self.probes)[:, 0]
+        deviation = weights - self.target
+        return deviation @ self.probes if self.probes.ndim == 2 else (deviation[:, None, :] @ self.probes)[:, 0]
 
     def losses(self, weights: Float[Array, "batch dim"]) -> Float[Array, "batch"]:
         """Half squared error of each sequence."""
@@ -72,16 +74,21 @@ def draw(task: LinearRegression, objective: Objective, key: PRNGKeyArray, batch:
 
 
 def draw_many(task: LinearRegression, objective: Objective, key: PRNGKeyArray, count: int) -> Examples:
-    """As `draw`, block by block: for samples too large to draw at once. The first sequences do not depend on `count`."""
-    blocks = -(-count // _BLOCK)
-    keys = jnp.stack([jax.random.fold_in(key, block) for block in range(blocks)])
-    drawn = _draw_blocks(task, objective, keys)
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count], drawn)
-    if drawn.probes.ndim == 3:  # one for all, stacked by the map
-        return Examples(flat.moments, flat.target, drawn.probes[0])
-    return flat
+    """As `draw`, as NumPy arrays and block by block: for samples too large to draw at once.
+
+    The first sequences do not depend on `count`, and every count runs the same compiled program.
+    """
+    blocks = [_draw_block(task, objective, jax.random.fold_in(key, block)) for block in range(-(-count // _BLOCK))]
+    first = blocks[0]
+
+    def joined(get):
+        return np.concatenate([np.asarray(get(block)) for block in blocks])[:count]
+
+    probes = np.asarray(first.probes) if first.probes.ndim == 2 else joined(lambda block: block.probes)
+    moments = Moments(S=joined(lambda block: block.moments.S), n=first.moments.n)  # type: ignore[arg-type]
+    return Examples(moments, joined(lambda block: block.target), probes)  # type: ignore[arg-type]
 
 
 @eqx.filter_jit
-def _draw_blocks(task: LinearRegression, objective: Objective, keys: PRNGKeyArray) -> Examples:
-    return jax.lax.map(lambda key: draw(task, objective, key, _BLOCK), keys)
+def _draw_block(task: LinearRegression, objective: Objective, key: PRNGKeyArray) -> Examples:
+    return draw(task, objective, key, _BLOCK)

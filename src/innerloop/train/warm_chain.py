@@ -79,9 +79,9 @@ class WarmChain:
     polish: int = 3
     judge: int = 102_400
     steps: int = 30
-    scout: int = 10
+    scout: int = 6
     hard: int = 256
-    tolerance: float = 2e-3
+    tolerance: float = 1e-3
     tail: float = 0.03  # share of the judging draw's loss that its ten worst sequences may carry
     _drawn: dict = field(default_factory=dict, compare=False, repr=False)
 
@@ -235,8 +235,8 @@ class WarmChain:
         layers = self._depths()[len(state.solved)]
         makers = [partial(self._cold, layers, index) for index in range(self.starts)]
         if state.solved:
-            positions = sorted({0, layers - 2})
-            makers += [partial(_nudged, state.solved[-1], position, self.seed) for position in positions]
+            for position in sorted({0, layers - 2}):
+                makers += [partial(_nudged, deeper, self.seed) for deeper in state.solved[-1].insert_idle_layer(position)]
         return makers
 
     def _cold(self, layers: int, index: int) -> LinearTransformer:
@@ -266,8 +266,7 @@ class WarmChain:
         if name not in self._drawn:
             while len(self._drawn) >= 3:
                 self._drawn.pop(next(iter(self._drawn)))
-            drawn = draw_many(self.task, self.objective, self._key(stream, index), count)
-            self._drawn[name] = jax.tree.map(np.asarray, drawn)
+            self._drawn[name] = draw_many(self.task, self.objective, self._key(stream, index), count)
         return self._drawn[name]
 
     def _key(self, stream: str, index: int):
@@ -280,9 +279,8 @@ class WarmChain:
 _NUMBERS = ("phase", "judged", "iteration", "slow", "rounds", "hardened", "total")
 
 
-def _nudged(model: LinearTransformer, position: int, seed: int) -> LinearTransformer:
-    """`model` with an idle layer, off the saddle that exact zeros are."""
-    deeper = model.insert_idle_layer(position)
+def _nudged(deeper: LinearTransformer, seed: int) -> LinearTransformer:
+    """`deeper`, whose idle layer is at zero, off the saddle that exact zeros are."""
     theta, build = deeper.coordinates()
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(seed), deeper.layers), theta.shape, theta.dtype)
     return build(theta + 1e-3 * noise)

@@ -1,0 +1,194 @@
+"""The report of a comparison of trained models with the baselines and the Bayes floor."""
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import polars as pl
+
+from innerloop import figures
+from innerloop.evaluate import Estimate, Evaluation
+from innerloop.train.checkpoint import write_atomically
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One trained model in a comparison.
+
+    Attributes:
+        method: its name in tables and legends, such as "diag" or "gd++".
+        layers: its depth.
+        evaluation: how well it does.
+        published: the paper's number for it, None if the paper has none.
+        seconds: training time until this depth was reached, if it was measured.
+    """
+
+    method: str
+    layers: int
+    evaluation: Evaluation
+    published: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that the report shows.
+
+    Attributes:
+        noise, dim, context: the problem.
+        entries: the trained models.
+        baselines: name -> (loss, the paper's number or None, tuned constants).
+        floor: the Bayes floor.
+        profiles: columns method, sigma, value, standard_error.
+        matrices: P and Q of the model whose heat maps are shown, and its name.
+        training: method -> seconds of training.
+        commands: how to get these numbers again.
+    """
+
+    noise: str
+    dim: int
+    context: int
+    entries: tuple[Entry, ...]
+    baselines: dict[str, tuple[Estimate, float | None, dict[str, float]]]
+    floor: Estimate
+    profiles: pl.DataFrame
+    matrices: tuple[np.ndarray, np.ndarray, str]
+    training: dict[str, float]
+    environment: dict[str, str]
+    command: str
+
+    @property
+    def sequences(self) -> int:
+        return self.entries[0].evaluation.sequences
+
+    def table(self) -> pl.DataFrame:
+        """One row a model and baseline: method, layers, value, standard_error, published, regret, worst_share."""
+        rows = [
+            {
+                "method": entry.method,
+                "layers": entry.layers,
+                "value": entry.evaluation.adjusted_loss.value,
+                "standard_error": entry.evaluation.adjusted_loss.standard_error,
+                "published": entry.published,
+                "regret": entry.evaluation.regret.value,
+                "worst_share": entry.evaluation.worst_share,
+                "not_finite": entry.evaluation.not_finite,
+            }
+            for entry in self.entries
+        ]
+        for name, (estimate, published, _) in self.baselines.items():
+            rows.append(
+                {
+                    "method": name,
+                    "layers": None,
+                    "value": estimate.value,
+                    "standard_error": estimate.standard_error,
+                    "published": published,
+                    "regret": estimate.value - self.floor.value,
+                    "worst_share": None,
+                    "not_finite": None,
+                }
+            )
+        return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def write_report(comparison: Comparison, folder: Path) -> Path:
+    """Write `report.html`, `table.csv` and the figures (PNG, PDF, SVG) into `folder`; returns the page's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn = _figures(comparison)
+    for name, (figure, _) in drawn.items():
+        figures.save(figure, folder, name)
+    table = comparison.table()
+    write_atomically(folder / "table.csv", table.write_csv)
+    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
+        (files("innerloop.report") / "report.html.jinja").read_text()
+    )
+    pictures = [
+        {"svg": figures.svg(figure, prefix=name), "caption": caption, "name": name}
+        for name, (figure, caption) in drawn.items()
+    ]
+    page = template.render(comparison=comparison, rows=table.to_dicts(), pictures=pictures, number=_number)
+    path = folder / "report.html"
+    write_atomically(path, lambda file: file.write(page.encode()))
+    return path
+
+
+def _figures(comparison: Comparison) -> dict:
+    """Name -> (figure, caption)."""
+    law = f"sigma ~ {comparison.noise}"
+    ours = [(e.method, e.layers, e.evaluation.adjusted_loss, "ours") for e in comparison.entries]
+    theirs = [
+        (e.method, e.layers, Estimate(e.published, float("nan")), "published")
+        for e in comparison.entries
+        if e.published is not None
+    ]
+    depth = pl.DataFrame(
+        {
+            "method": [row[0] for row in ours + theirs],
+            "layers": [row[1] for row in ours + theirs],
+            "value": [row[2].value for row in ours + theirs],
+            "standard_error": [row[2].standard_error if row[3] == "ours" else None for row in ours + theirs],
+            "source": [row[3] for row in ours + theirs],
+        }
+    )
+    regret = pl.DataFrame(
+        {
+            "method": [entry.method for entry in comparison.entries],
+            "layers": [entry.layers for entry in comparison.entries],
+            "value": [entry.evaluation.regret.value for entry in comparison.entries],
+            "standard_error": [entry.evaluation.regret.standard_error for entry in comparison.entries],
+        }
+    )
+    floor = comparison.floor.value
+    shown = ("constrr", "adarr", "tunedrr")
+    baselines = {name: comparison.baselines[name][0].value for name in shown if name in comparison.baselines}
+    p, q, name = comparison.matrices
+    return {
+        "figure1": (
+            figures.loss_against_depth(depth, floor=floor, baselines=baselines, title=law),
+            "Adjusted loss against depth (Figure 1's panel). Filled: ours, bars of two standard errors, mostly smaller "
+            "than the markers. Hollow: the paper's table. Below the black line no predictor can be.",
+        ),
+        "figure2": (
+            figures.loss_against_sigma(comparison.profiles, in_distribution=comparison.noise, title=law),
+            "Adjusted loss at each noise level (Figure 2's panel); shaded: the levels trained on. Within them the "
+            "Bayes-optimal predictor is best on average, not at every level.",
+        ),
+        "layers": (
+            figures.loss_after_layer(_per_layer(comparison), floor=floor, title=law),
+            "Adjusted loss of the prediction read off after each layer of the deepest models (Figure 5). Only the last "
+            "layer was trained for; a model is free to be worse on its way.",
+        ),
+        "regret": (
+            figures.regret_against_depth(regret, title=law),
+            "What is left to gain: adjusted loss minus the Bayes floor.",
+        ),
+        "matrices": (
+            figures.heat_maps(p, q, title=name),
+            f"P and Q of every layer of {name} (Figure 4), in the paper's convention: a layer adds P S Q to every token, "
+            "S the plain sum over the context.",
+        ),
+    }
+
+
+def _per_layer(comparison: Comparison) -> pl.DataFrame:
+    """The deepest model of each method, after every layer."""
+    deepest = {entry.method: entry for entry in sorted(comparison.entries, key=lambda entry: entry.layers)}
+    rows = [
+        (f"{method}, {entry.layers} layers", layer, estimate.value, estimate.standard_error)
+        for method, entry in deepest.items()
+        for layer, estimate in enumerate(entry.evaluation.per_layer)
+    ]
+    return pl.DataFrame(rows, schema=["method", "layer", "value", "standard_error"], orient="row")
+
+
+def _number(value: float | None) -> str:
+    """Four significant digits without an exponent where that reads well."""
+    if value is None:
+        return "–"
+    if value != value:
+        return "not finite"
+    if value != 0 and abs(value) < 1e-4:
+        return f"{value:.2e}"
+    return f"{value:.5f}" if abs(value) < 1 else f"{value:.4f}"
