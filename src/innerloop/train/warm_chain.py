@@ -37,6 +37,7 @@ class ChainState:
         rounds: how many judging draws have been used up.
         hardened: how often this depth's solution was sent back for a heavy tail.
         hard: hard sequences found so far, and their weights.
+        last: the model of the last iteration, for reports.
         judged: losses of the solved depths on their judging draws.
     """
 
@@ -50,7 +51,8 @@ class ChainState:
     rounds: int = 0
     hardened: int = 0
     total: int = 0
-    hard: Pool | None = field(default=None)
+    hard: Pool | None = None
+    last: LinearTransformer | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class WarmChain:
     scout: int = 6
     hard: int = 256
     tolerance: float = 1e-3
-    tail: float = 0.03  # share of the judging draw's loss that its ten worst sequences may carry
+    tail: float = 0.015  # share of the judging draw's loss that its ten worst sequences may carry
     _drawn: dict = field(default_factory=dict, compare=False, repr=False)
 
     # -- the trainer's interface ------------------------------------------------------------------------------------
@@ -104,7 +106,7 @@ class WarmChain:
         return float((cost[:done].sum() + share * cost[done]) / cost.sum())
 
     def current(self, state: ChainState) -> LinearTransformer:
-        return state.solved[-1] if self.finished(state) else state.current.model
+        return state.solved[-1] if self.finished(state) or state.last is None else state.last
 
     def by_depth(self, state: ChainState) -> dict[int, LinearTransformer]:
         """The solved model of every depth on the way."""
@@ -127,6 +129,7 @@ class WarmChain:
         state = replace(
             state,
             current=after,
+            last=after.model,
             iteration=state.iteration + 1,
             total=state.total + 1,
             slow=state.slow + 1 if little else 0,
@@ -193,7 +196,7 @@ class WarmChain:
 
     def _solved(self, state: ChainState) -> ChainState:
         loss, heavy, state = self._judged(state)
-        if heavy and state.hardened < 3:
+        if heavy and state.hardened < 4:
             return self._begin(replace(state, hardened=state.hardened + 1), state.current.model, "solve")
         state = replace(state, solved=(*state.solved, state.current.model), judged=(*state.judged, loss))
         if state.current.model.layers < self.model.layers:
