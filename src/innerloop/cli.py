@@ -4,6 +4,7 @@ Exit codes: 0 done; 2 the input is wrong, said in one message; 1 anything else.
 """
 
 import json
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -23,12 +24,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_JSON = Annotated[bool, typer.Option("--json", help="Print one JSON object to standard output and nothing else.")]
+_TYPER_INTERRUPTED = 130  # how Typer ends after Ctrl-C
+
+_JSON = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object to standard output and nothing else.")
+]
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the report, its pictures and the runs.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder for the report, its pictures and the runs.")] = Path(
+        "demo"
+    ),
 ) -> None:
     """Train GD++ and DIAG of several depths on sigma ~ U(0, 5), compare them with every baseline, write a report."""
     from innerloop.papers.demo import run_demo
@@ -42,7 +49,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="Override a field: --set train.seed=3. Repeatable.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run folder; by default runs/NAME, named after the spec.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default runs/NAME, named after the spec.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
 ) -> None:
     """Train one model.
@@ -56,7 +65,9 @@ def train(
     console = display.console()
     with display.training(console, described.name()) as report:
         run = train_run(described, folder, resume=resume, report=report)
-    console.print(f"trained in {run.seconds:.1f} s; the run is in {folder}. Next: innerloop evaluate {folder}")
+    console.print(
+        f"trained in {run.seconds:.1f} s; the run is in {folder}. Next: innerloop evaluate {folder}"
+    )
 
 
 @app.command()
@@ -119,7 +130,9 @@ def doctor(as_json: _JSON = False) -> None:
 
     answer = environment() | {
         "devices": [str(device) for device in jax.devices()],
-        "precision": "float64" if jax.config.jax_enable_x64 else "float32 (float64 inside runs that ask for it)",
+        "precision": "float64"
+        if jax.config.read("jax_enable_x64")
+        else "float32 (float64 inside runs that ask for it)",
         "results": str(Path("runs").resolve()),
     }
     if as_json:
@@ -153,7 +166,7 @@ def _baselines(task, sequences: int, seed: int) -> dict:
 
 def _show(answer: dict, as_json: bool, *, title: str) -> None:
     if as_json:
-        print(json.dumps(answer))
+        print(json.dumps(_without_nan(answer), allow_nan=False))
         return
     table = Table(title=f"{title}, sigma ~ {answer['noise']}, d = {answer['dim']}, n = {answer['context']}")
     for column in ("predictor", "adjusted loss", "standard error", "tuned"):
@@ -165,8 +178,19 @@ def _show(answer: dict, as_json: bool, *, title: str) -> None:
         tuned = ", ".join(f"{key} = {value:.4g}" for key, value in row.get("tuned", {}).items())
         table.add_row(name, f"{row['value']:.5f}", f"{row['se']:.5f}", tuned)
     floor = answer["floor"]
-    table.add_row("Bayes floor (no predictor can do better)", f"{floor['value']:.5f}", f"{floor['se']:.5f}", "")
+    table.add_row(
+        "Bayes floor (no predictor can do better)", f"{floor['value']:.5f}", f"{floor['se']:.5f}", ""
+    )
     Console().print(table)
+
+
+def _without_nan(value):
+    """Numbers that JSON cannot say, NaN and infinity, become null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main() -> None:
@@ -182,7 +206,9 @@ def main() -> None:
         message = describe(error, Training) if isinstance(error, ValidationError) else str(error)
         errors.print(f"[bold red]error:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except SystemExit as ended:
+        if ended.code != _TYPER_INTERRUPTED:
+            raise
         errors.print("stopped; what was saved is kept, go on by --resume")
         sys.exit(1)
 

@@ -55,7 +55,6 @@ def training(where: Console, name: str) -> Iterator[Callable[[Report], None]]:
         progress.update(task, completed=1.0)
 
 
-
 class Stages:
     """One bar over several stages of roughly known length, with the time left."""
 

@@ -4,11 +4,15 @@ Both containers are pytrees. A sampler also hands over the latent variables that
 oracle or a test may use; data from elsewhere leaves them `None`.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
+
+# Samples to slice are kept in NumPy, samples to compute on in JAX; type checkers cannot say that they mix.
+AnyArray = Any if TYPE_CHECKING else Array | np.ndarray
 
 
 class Moments(eqx.Module):
@@ -23,27 +27,27 @@ class Moments(eqx.Module):
         sigma: the standard deviation of the label noise, shape `(...)`, if known.
     """
 
-    S: Float[Array, "*batch D D"]
+    S: Float[AnyArray, "*batch D D"]
     n: int = eqx.field(static=True)
-    weights: Float[Array, "*batch dim"] | None = None
-    sigma: Float[Array, "*batch"] | None = None
+    weights: Float[AnyArray, "*batch dim"] | None = None
+    sigma: Float[AnyArray, "*batch"] | None = None
 
     @property
     def dim(self) -> int:
         return self.S.shape[-1] - 1
 
     @property
-    def gram(self) -> Float[Array, "*batch dim dim"]:
+    def gram(self) -> Float[AnyArray, "*batch dim dim"]:
         """Sigma = sum_i x_i x_i^T."""
         return self.S[..., :-1, :-1]
 
     @property
-    def correlation(self) -> Float[Array, "*batch dim"]:
+    def correlation(self) -> Float[AnyArray, "*batch dim"]:
         """alpha = sum_i y_i x_i."""
         return self.S[..., :-1, -1]
 
     @property
-    def label_energy(self) -> Float[Array, "*batch"]:
+    def label_energy(self) -> Float[AnyArray, "*batch"]:
         """lam = sum_i y_i^2."""
         return self.S[..., -1, -1]
 

@@ -1,7 +1,7 @@
 """A task's baselines, tuned where they have constants, judged on the sequences that the models are judged on."""
 
 from innerloop import predictors
-from innerloop.evaluate.losses import Evaluation, Precision, evaluate_many
+from innerloop.evaluate.losses import Evaluation, Precision, check_sequences, evaluate_many
 from innerloop.tasks import LinearRegression
 
 
@@ -21,6 +21,7 @@ def judge_baselines(
     task: LinearRegression, *, sequences: int = 100_000, seed: int = 0, precision: Precision = "float64"
 ) -> dict[str, tuple[predictors.WeightPredictor, Evaluation]]:
     """Every baseline and how well it does; arguments and errors as for `evaluate`."""
+    check_sequences(sequences)  # before the seconds that tuning takes
     found = baseline_predictors(task, seed=seed)
     judged = evaluate_many(found, task, sequences=sequences, seed=seed, precision=precision)
     return {name: (predictor, judged[name]) for name, predictor in found.items()}

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from innerloop.models.linear import LinearTransformer
 from innerloop.tasks import LinearRegression
@@ -115,7 +115,12 @@ class Draws:
 
 
 def evaluate(
-    predictor, task: LinearRegression, *, sequences: int = 100_000, seed: int = 0, precision: Precision = "float64"
+    predictor,
+    task: LinearRegression,
+    *,
+    sequences: int = 100_000,
+    seed: int = 0,
+    precision: Precision = "float64",
 ) -> Evaluation:
     """Judge a model, or any predictor with `implicit_weights`, on fresh sequences of `task`.
 
@@ -213,7 +218,7 @@ def _judged(regret: np.ndarray, spread: np.ndarray, oracle: np.ndarray) -> Evalu
 
 
 @eqx.filter_jit
-def _draw(task: LinearRegression, keys: PRNGKeyArray, precision: Precision):
+def _draw(task: LinearRegression, keys: Key[Array, "blocks"], precision: Precision):
     """Moments, w_bayes, spread and oracle loss of one block of sequences a key."""
 
     def block(key):

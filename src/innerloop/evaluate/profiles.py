@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key
 
 from innerloop.evaluate.losses import Precision, check_precision, check_sequences, implicit_path, in_precision
 from innerloop.tasks import LinearRegression
@@ -56,10 +56,11 @@ def loss_by_sigma(
 
 
 @eqx.filter_jit
-def _sums(predictor, task: LinearRegression, keys: PRNGKeyArray, levels: Float[Array, "m"]):
+def _sums(predictor, task: LinearRegression, keys: Key[Array, "blocks"], levels: Float[Array, "m"]):
     """Sums over sequences of the loss and of its square, for every level and layer."""
 
     def one(moments: Moments) -> Float[Array, "layers+1"]:
+        assert moments.sigma is not None  # the sampler says it
         ridge = task.posterior(moments).ridge(moments.sigma)
         return task.half_square(implicit_path(predictor, moments) - ridge[None])
 

@@ -37,11 +37,15 @@ class LinearTransformer(eqx.Module):
     context: int = eqx.field(static=True)
     label_scale: float = eqx.field(static=True)
 
-    # -- how to make one --------------------------------------------------------------------------------------------
-
     @staticmethod
     def full(
-        dim: int, layers: int, heads: int = 1, *, key: PRNGKeyArray, context: int = 20, label_scale: float = 0.25
+        dim: int,
+        layers: int,
+        heads: int = 1,
+        *,
+        key: PRNGKeyArray,
+        context: int = 20,
+        label_scale: float = 0.25,
     ) -> "Full":
         """FULL: every head has its own dense P and Q, each `(dim + 1, dim + 1)`.
 
@@ -71,7 +75,13 @@ class LinearTransformer(eqx.Module):
 
     @staticmethod
     def diag(
-        dim: int, layers: int, heads: int = 1, *, key: PRNGKeyArray, context: int = 20, label_scale: float = 0.25
+        dim: int,
+        layers: int,
+        heads: int = 1,
+        *,
+        key: PRNGKeyArray,
+        context: int = 20,
+        label_scale: float = 0.25,
     ) -> "Diag":
         """DIAG: P = diag(p_x, .., p_x, p_y), Q = diag(q_x, .., q_x, q_y), four numbers a head.
 
@@ -111,7 +121,9 @@ class LinearTransformer(eqx.Module):
         """
         p, q = jnp.asarray(P, dtype=float), jnp.asarray(Q, dtype=float)
         if p.shape != q.shape or p.ndim != 4 or p.shape[-1] != p.shape[-2] or p.shape[-1] < 2 or 0 in p.shape:
-            raise ValueError(f"P and Q must both have shape (layers, heads, D, D), got {p.shape} and {q.shape}")
+            raise ValueError(
+                f"P and Q must both have shape (layers, heads, D, D), got {p.shape} and {q.shape}"
+            )
         if not (np.isfinite(p).all() and np.isfinite(q).all()):
             raise ValueError("P and Q must be finite, got NaN or infinity")
         return Full(P=p, Q=q, dim=p.shape[-1] - 1, context=1, label_scale=1.0)
@@ -130,8 +142,6 @@ class LinearTransformer(eqx.Module):
             raise ValueError("flows must be finite, got NaN or infinity")
         q = jnp.broadcast_to(jnp.eye(2), values.shape)
         return Diag(p=values.swapaxes(1, 2), q=q, **_scales(dim, len(values), 2, 1, 1.0))
-
-    # -- what it is -------------------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
@@ -152,8 +162,6 @@ class LinearTransformer(eqx.Module):
         scale = self._token_scale(p.dtype)  # e' = scale * e
         ratio = (scale[None, :] / scale[:, None])[None, None]
         return p * ratio, q * (scale[:, None] * scale[None, :])[None, None] / self.context
-
-    # -- moment form ------------------------------------------------------------------------------------------------
 
     def transfer(self, moments: Moments) -> Float[Array, "*batch {self.layers}+1 D D"]:
         """T after 0, 1, .. layers: token i has become `T e_i` (Theorem 4.1: T = [[M, u], [-w^T, a]])."""
@@ -202,13 +210,14 @@ class LinearTransformer(eqx.Module):
         """The prediction at the query, in moment form."""
         return (self.final_weights(prompt.moments()) * prompt.query).sum(-1)
 
-    # -- token form -------------------------------------------------------------------------------------------------
-
     def tokens(self, prompt: Prompt) -> Float[Array, "*batch {self.layers}+1 {prompt.x.shape[-2]}+1 D"]:
         """All tokens after 0, 1, .. layers, the query last, as the paper runs the model: cost grows with n."""
 
         def one(context, query):
-            tokens = jnp.concatenate([context, jnp.append(query, 0)[None]]) * self._token_scale(context.dtype)[None]
+            tokens = (
+                jnp.concatenate([context, jnp.append(query, 0)[None]])
+                * self._token_scale(context.dtype)[None]
+            )
 
             def step(tokens, layer):
                 S = tokens[:-1].T @ tokens[:-1] / self.context
@@ -219,8 +228,6 @@ class LinearTransformer(eqx.Module):
             return jnp.concatenate([tokens[None], after]) / self._token_scale(context.dtype)[None, None]
 
         return jnp.vectorize(one, signature="(n,i),(d)->(l,m,i)")(prompt.tokens, prompt.query)
-
-    # -- what a kind must say ---------------------------------------------------------------------------------------
 
     @abstractmethod
     def _stack(self, dtype) -> Any:
@@ -245,8 +252,6 @@ class LinearTransformer(eqx.Module):
     @abstractmethod
     def _idle_layers(self) -> list[Self]:
         """One-layer models that do nothing, but whose gradient is not zero; several if that can be in several ways."""
-
-    # -- common parts -----------------------------------------------------------------------------------------------
 
     def insert_idle_layer(self, position: int) -> list[Self]:
         """Models one layer deeper, with a layer of no effect before layer `position`: where to start a deeper one.
@@ -371,7 +376,10 @@ class Diag(Blockwise):
         # One head must choose what to read, x or y or both; two read both.
         reads = jnp.array([[1, 0], [0, 1], [1, 1]]) if self.heads == 1 else jnp.eye(self.heads, 2)[None]
         q = reads.astype(self.q.dtype).reshape(-1, 1, self.heads, 2)
-        return [eqx.tree_at(lambda model: (model.p, model.q), self, (jnp.zeros_like(self.p[:1]), one)) for one in q]
+        return [
+            eqx.tree_at(lambda model: (model.p, model.q), self, (jnp.zeros_like(self.p[:1]), one))
+            for one in q
+        ]
 
 
 class GDPlusPlus(Blockwise):

@@ -4,8 +4,10 @@ GD++ and DIAG of several depths on sigma ~ U(0, 5), each a warm chain in a proce
 every baseline, the Bayes floor and the published column.
 """
 
+import functools
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+import operator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from innerloop import display
-from innerloop.evaluate import Evaluation, baseline_predictors, evaluate_many, loss_by_sigma
+from innerloop.evaluate import Evaluation, evaluate_many, judge_baselines, loss_by_sigma
 from innerloop.evaluate.losses import CHUNK, Draws, draw_losses
+from innerloop.models import LinearTransformer
 from innerloop.papers.vladymyrov2024 import CONTEXT, DIM, published
 from innerloop.predictors import BayesOptimal
 from innerloop.report import Comparison, Entry, write_report
 from innerloop.study import RunSpec, SpecError, environment, load_run, parse_spec, train_run
+from innerloop.tasks import LinearRegression
 
 _NOISE = "uniform(0,5)"
 # Long ones first: two processes share them.
@@ -31,7 +35,6 @@ _CHAINS = {
 }
 _WORKERS = 2
 _SEQUENCES = 1_000_000  # the tail of a polynomial of degree 2 * 3^layers shows only in large draws
-_BASELINE_SEQUENCES = 200_000
 
 
 def run_demo(out: Path, *, console: Console) -> Path:
@@ -52,9 +55,13 @@ def run_demo(out: Path, *, console: Console) -> Path:
         with context.Manager() as manager, ProcessPoolExecutor(_WORKERS, mp_context=context) as workers:
             seconds = _train(workers, manager.Queue(), folders, stages)
             runs = {method: load_run(folder) for method, folder in folders.items()}
-            models = {f"{method}/{depth}": model for method, run in runs.items() for depth, model in run.exact_by_depth.items()}
+            models = {
+                f"{method}/{depth}": model
+                for method, run in runs.items()
+                for depth, model in run.exact_by_depth.items()
+            }
             judged = _judge(workers, manager.Queue(), models, stages)
-            comparison = _compare(judged, runs, seconds, out, stages)
+            comparison = _compare(workers, judged, runs, seconds, out, stages)
         page = write_report(comparison, out)
         stages.finish("report")
     Console().print(_summary(comparison))
@@ -68,12 +75,20 @@ def _spec(method: str) -> RunSpec:
 
 def _stages() -> dict[str, float]:
     """The demo's stages and about how long each takes, in seconds."""
-    return {"train": 55.0, "judge": 30.0, "baselines": 15.0, "profiles": 10.0, "report": 6.0}
+    return {"train": 60.0, "judge": 20.0, "compare": 15.0, "report": 5.0}
 
 
-def _train(workers: ProcessPoolExecutor, queue: Any, folders: dict[str, Path], stages: display.Stages) -> dict[str, float]:
+def _task() -> LinearRegression:
+    return _spec("diag").task.build()
+
+
+def _train(
+    workers: ProcessPoolExecutor, queue: Any, folders: dict[str, Path], stages: display.Stages
+) -> dict[str, float]:
     """Train every chain; returns the seconds that each took."""
-    pending = {workers.submit(_train_one, method, folder, queue): method for method, folder in folders.items()}
+    pending = {
+        workers.submit(_train_one, method, folder, queue): method for method, folder in folders.items()
+    }
     done = dict.fromkeys(folders, 0.0)
     weight = {method: chain["layers"] for method, chain in _CHAINS.items()}
 
@@ -92,7 +107,9 @@ def _train_one(method: str, folder: Path, queue: Any) -> float:
     ).seconds
 
 
-def _judge(workers: ProcessPoolExecutor, queue: Any, models: dict, stages: display.Stages) -> dict[str, Evaluation]:
+def _judge(
+    workers: ProcessPoolExecutor, queue: Any, models: dict, stages: display.Stages
+) -> dict[str, Evaluation]:
     """Every model on the same million sequences, the chunks dealt out to the workers."""
     chunks = range(-(-_SEQUENCES // CHUNK))
     halves = [chunks[worker::_WORKERS] for worker in range(_WORKERS)]
@@ -101,63 +118,82 @@ def _judge(workers: ProcessPoolExecutor, queue: Any, models: dict, stages: displ
 
     def count(_: int) -> None:
         heard.append(1)
-        stages.update("judge", len(heard) / len(chunks), f"{len(heard) * CHUNK:,} sequences through {len(models)} models")
+        stages.update(
+            "judge",
+            len(heard) / len(chunks),
+            f"{len(heard) * CHUNK:,} sequences through {len(models)} models",
+        )
 
     parts = {pending[future]: future.result() for future in display.listen(queue, pending, count)}
-    return sum((parts[half] for half in halves[1:]), start=parts[halves[0]]).evaluations()
+    return functools.reduce(operator.add, [parts[half] for half in halves]).evaluations()
 
 
 def _judge_some(models: dict, chunks: range, queue: Any) -> Draws:
     total = None
     for chunk in chunks:
-        draws = draw_losses(models, _spec("diag").task.build(), [chunk], per_layer=False)
+        draws = draw_losses(models, _task(), [chunk], per_layer=False)
         total = draws if total is None else total + draws
         queue.put(1)
     assert total is not None
     return total
 
 
-def _compare(judged: dict[str, Evaluation], runs: dict, seconds: dict, out: Path, stages: display.Stages) -> Comparison:
-    task = _spec("diag").task.build()
+def _compare(
+    workers: ProcessPoolExecutor,
+    judged: dict[str, Evaluation],
+    runs: dict,
+    seconds: dict,
+    out: Path,
+    stages: display.Stages,
+) -> Comparison:
     deepest = {method: run.exact_model for method, run in runs.items()}
-    baselines = baseline_predictors(task)
-    stages.update("baselines", 0.5, "tuned; judging")
-    also = evaluate_many(baselines, task, sequences=_BASELINE_SEQUENCES)
-    by_layer = evaluate_many(deepest, task)
-    stages.finish("baselines")
-    shown = {f"{method}, {model.layers} layers": model for method, model in deepest.items()}
-    profiles = []
-    for index, (name, predictor) in enumerate((shown | {"bayes": BayesOptimal(task)}).items()):
-        profile = loss_by_sigma(predictor, task)
-        last = profile.filter(pl.col("layer") == profile["layer"].max())
-        profiles.append(last.select(pl.lit(name).alias("method"), "sigma", "value", "standard_error"))
-        stages.update("profiles", (index + 1) / (len(shown) + 1), name)
-    stages.finish("profiles")
+    shown = {f"{method}, {model.layers} layers": model for method, model in deepest.items()} | {"bayes": None}
+    jobs = [workers.submit(_baselines), workers.submit(_by_layer, deepest)]
+    jobs += [workers.submit(_profile, name, model) for name, model in shown.items()]
+    for count, _ in enumerate(as_completed(jobs)):
+        stages.update("compare", (count + 1) / len(jobs), "baselines and profiles")
+    baselines, by_layer, *profiles = (job.result() for job in jobs)
     entries = []
     for name, evaluation in judged.items():
-        method, depth = name.split("/")
-        kind = method.split()[0]
-        layers = int(depth)
-        if layers == deepest[method].layers:
+        method, layers = name.split("/")
+        if int(layers) == deepest[method].layers:
             evaluation = evaluation.with_layers(by_layer[method].per_layer)
-        entries.append(Entry(method, layers, evaluation, published(kind, _NOISE, layers)))
+        entries.append(
+            Entry(method, int(layers), evaluation, published(method.split()[0], _NOISE, int(layers)))
+        )
     p, q = deepest["diag"].matrices()
     return Comparison(
         noise=_NOISE,
         dim=DIM,
         context=CONTEXT,
         entries=tuple(entries),
-        baselines={
-            name: (evaluation.adjusted_loss, published(name, _NOISE), baselines[name].tuned)
-            for name, evaluation in also.items()
-        },
-        floor=next(iter(judged.values())).floor,
+        baselines=baselines,
+        floor=entries[0].evaluation.floor,
         profiles=pl.concat(profiles),
         matrices=(np.asarray(p), np.asarray(q), f"diag, {deepest['diag'].layers} layers"),
         training=seconds,
         environment=environment(),
         command=f"innerloop demo --out {out}",
     )
+
+
+def _baselines() -> dict:
+    return {
+        name: (evaluation, published(name, _NOISE), predictor.tuned)
+        for name, (predictor, evaluation) in judge_baselines(_task()).items()
+    }
+
+
+def _by_layer(models: dict) -> dict[str, Evaluation]:
+    return evaluate_many(models, _task())
+
+
+def _profile(name: str, model: LinearTransformer | None) -> pl.DataFrame:
+    # Not from zero: there the optimum's loss vanishes, and on a log axis nothing else would be seen.
+    sigmas = np.linspace(0.2, _task().noise.maximum + 1, 30)
+    profile = loss_by_sigma(model or BayesOptimal(_task()), _task(), sigmas=sigmas, sequences=2048)
+    last = profile.filter(pl.col("layer") == profile["layer"].max())
+    return last.select(pl.lit(name).alias("method"), "sigma", "value", "standard_error")
 
 
 def _summary(comparison: Comparison) -> Table:

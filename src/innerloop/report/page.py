@@ -38,7 +38,7 @@ class Comparison:
     Attributes:
         noise, dim, context: the problem.
         entries: the trained models.
-        baselines: name -> (loss, the paper's number or None, tuned constants).
+        baselines: name -> (how well it does, the paper's number or None, tuned constants).
         floor: the Bayes floor.
         profiles: columns method, sigma, value, standard_error.
         matrices: P and Q of the model whose heat maps are shown, and its name.
@@ -50,7 +50,7 @@ class Comparison:
     dim: int
     context: int
     entries: tuple[Entry, ...]
-    baselines: dict[str, tuple[Estimate, float | None, dict[str, float]]]
+    baselines: dict[str, tuple[Evaluation, float | None, dict[str, float]]]
     floor: Estimate
     profiles: pl.DataFrame
     matrices: tuple[np.ndarray, np.ndarray, str]
@@ -77,15 +77,15 @@ class Comparison:
             }
             for entry in self.entries
         ]
-        for name, (estimate, published, _) in self.baselines.items():
+        for name, (evaluation, published, _) in self.baselines.items():
             rows.append(
                 {
                     "method": name,
                     "layers": None,
-                    "value": estimate.value,
-                    "standard_error": estimate.standard_error,
+                    "value": evaluation.adjusted_loss.value,
+                    "standard_error": evaluation.adjusted_loss.standard_error,
                     "published": published,
-                    "regret": estimate.value - self.floor.value,
+                    "regret": evaluation.regret.value,
                     "worst_share": None,
                     "not_finite": None,
                 }
@@ -105,7 +105,7 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
         (files("innerloop.report") / "report.html.jinja").read_text()
     )
     pictures = [
-        {"svg": figures.svg(figure, prefix=name), "caption": caption, "name": name}
+        {"svg": figures.svg(figure, prefix=f"svg-{name}"), "caption": caption, "name": name}
         for name, (figure, caption) in drawn.items()
     ]
     page = template.render(comparison=comparison, rows=table.to_dicts(), pictures=pictures, number=_number)
@@ -142,13 +142,19 @@ def _figures(comparison: Comparison) -> dict:
     )
     floor = comparison.floor.value
     shown = ("constrr", "adarr", "tunedrr")
-    baselines = {name: comparison.baselines[name][0].value for name in shown if name in comparison.baselines}
+    baselines = {
+        name: comparison.baselines[name][0].adjusted_loss.value
+        for name in shown
+        if name in comparison.baselines
+    }
     p, q, name = comparison.matrices
     return {
         "figure1": (
             figures.loss_against_depth(depth, floor=floor, baselines=baselines, title=law),
             "Adjusted loss against depth (Figure 1's panel). Filled: ours, bars of two standard errors, mostly smaller "
-            "than the markers. Hollow: the paper's table. Below the black line no predictor can be.",
+            "than the markers. Hollow: the paper's table. Below the black line no predictor can be. GD++ applies one fixed "
+            "filter f(Sigma) to alpha, and the best such filter is ridge with sigma^2 = E sigma^2, that is ConstRR: a "
+            "GD++ below ConstRR is sampling error.",
         ),
         "figure2": (
             figures.loss_against_sigma(comparison.profiles, in_distribution=comparison.noise, title=law),

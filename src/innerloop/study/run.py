@@ -1,16 +1,18 @@
 """A run is a folder with all that is needed to repeat it and to go on with it.
 
-    spec.yaml            what was asked for
-    environment.json     versions, device, git revision
-    status.json          running, done, stopped or failed, and the seconds of training
-    metrics.parquet      one row a reporting interval
-    checkpoints/         the last states of training
-    model.npz            the trained parameters of every depth
+spec.yaml            what was asked for
+environment.json     versions, device, git revision
+status.json          running, done, stopped or failed, and the seconds of training
+metrics.parquet      one row a reporting interval
+checkpoints/         the last states of training
+model.npz            the trained parameters of every depth
 """
 
 import json
 import platform
 import subprocess
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -71,7 +73,9 @@ def train_run(
     folder = Path(folder)
     if (folder / "spec.yaml").exists():
         if not resume:
-            raise SpecError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
+            raise SpecError(
+                f"{folder} already holds a run; go on with it by --resume, or choose another --out"
+            )
         if (before := _read_spec(folder)) != spec:
             raise SpecError(f"{folder} holds a run of another spec ({before.name()}); choose another --out")
         if _read_status(folder).get("status") == "done" and (folder / "model.npz").exists():
@@ -98,7 +102,9 @@ def train_run(
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         metrics.flush()
-        _write_json(folder / "status.json", {"status": "stopped" if stopped else "failed", "seconds": already})
+        _write_json(
+            folder / "status.json", {"status": "stopped" if stopped else "failed", "seconds": already}
+        )
         raise
     metrics.flush()
     arrays = {
@@ -123,12 +129,16 @@ def load_run(folder: str | Path) -> Run:
     spec, status = _read_spec(folder), _read_status(folder)
     if not (folder / "model.npz").exists():
         state = status.get("status", "unknown")
-        raise SpecError(f"{folder} has no trained model yet (status {state}); go on with it by innerloop train --resume")
+        raise SpecError(
+            f"{folder} has no trained model yet (status {state}); go on with it by innerloop train --resume"
+        )
     try:
         with np.load(folder / "model.npz", allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise SpecError(f"{folder / 'model.npz'} is damaged ({error}); train again by --resume") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise SpecError(
+            f"{folder / 'model.npz'} is damaged ({error}); delete it and train again by --resume"
+        ) from None
     task = spec.task.build()
     exact = {}
     for depth in sorted({int(name.split("/")[0]) for name in arrays}):
@@ -136,7 +146,9 @@ def load_run(folder: str | Path) -> Run:
         structure = jax.tree.structure(template)
         leaves = [arrays[f"{depth}/{index}"] for index in range(structure.num_leaves)]
         exact[depth] = jax.tree.unflatten(structure, leaves)
-    by_depth = {depth: jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model) for depth, model in exact.items()}
+    by_depth = {
+        depth: jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model) for depth, model in exact.items()
+    }
     metrics = folder / "metrics.parquet"
     return Run(
         folder=folder,

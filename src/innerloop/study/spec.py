@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
+import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -25,16 +26,25 @@ class TaskSpec(_Section):
     """The problem; see `innerloop.LinearRegression`."""
 
     kind: Literal["linear_regression"] = "linear_regression"
-    dim: int = Field(10, ge=1, strict=True, description="number of features, d")
-    context: int = Field(20, ge=1, strict=True, description="examples in a prompt, n")
-    noise: str = Field("uniform(0,5)", description="law of sigma: fixed(s), uniform(a,b), categorical(1,3,5)")
+    dim: int = Field(default=10, ge=1, strict=True, description="number of features, d")
+    context: int = Field(default=20, ge=1, strict=True, description="examples in a prompt, n")
+    noise: str = Field(
+        default="uniform(0,5)", description="law of sigma: fixed(s), uniform(a,b), categorical(1,3,5)"
+    )
     input_covariance: list[list[float]] | None = None
     weight_covariance: list[list[float]] | None = None
 
-    @field_validator("noise")
+    @field_validator("noise", mode="before")
     @classmethod
-    def _is_a_law(cls, text: str) -> str:
-        return str(parse_noise(text))
+    def _is_a_law(cls, text: Any) -> str:
+        return str(parse_noise(str(text)))
+
+    @field_validator("input_covariance", "weight_covariance")
+    @classmethod
+    def _has_equal_rows(cls, rows: list[list[float]] | None) -> list[list[float]] | None:
+        if rows is not None and len({len(row) for row in rows}) > 1:
+            raise ValueError(f"must have rows of equal length, got lengths {[len(row) for row in rows]}")
+        return rows
 
     @model_validator(mode="after")
     def _makes_a_task(self):
@@ -42,17 +52,17 @@ class TaskSpec(_Section):
         return self
 
     def build(self) -> LinearRegression:
-        return LinearRegression(
-            self.dim, self.context, self.noise, self.input_covariance, self.weight_covariance
-        )
+        given = (self.input_covariance, self.weight_covariance)
+        covariances = [None if rows is None else np.array(rows) for rows in given]
+        return LinearRegression(self.dim, self.context, self.noise, *covariances)
 
 
 class ModelSpec(_Section):
     """The model; see `innerloop.LinearTransformer`."""
 
     kind: Literal["full", "diag", "gd++"] = "diag"
-    layers: int = Field(4, ge=1, le=64, strict=True)
-    heads: int = Field(1, ge=1, le=64, strict=True)
+    layers: int = Field(default=4, ge=1, le=64, strict=True)
+    heads: int = Field(default=1, ge=1, le=64, strict=True)
 
     @model_validator(mode="after")
     def _gd_plus_plus_has_one_head(self):
@@ -73,8 +83,8 @@ class ModelSpec(_Section):
 class EvaluateSpec(_Section):
     """How the trained model is judged."""
 
-    sequences: int = Field(100_000, ge=2, strict=True)
-    seed: int = Field(0, ge=0, lt=2**31, strict=True)
+    sequences: int = Field(default=100_000, ge=2, strict=True)
+    seed: int = Field(default=0, ge=0, lt=2**31, strict=True)
 
 
 class RunSpec(_Section):
@@ -84,6 +94,16 @@ class RunSpec(_Section):
     model: ModelSpec = ModelSpec()
     train: Training = Training()
     evaluate: EvaluateSpec = EvaluateSpec()
+
+    @model_validator(mode="after")
+    def _learning_rate_is_used(self):
+        optimizer = self.train.resolved(self.model.kind).optimizer
+        if optimizer == "levenberg-marquardt" and self.train.learning_rate is not None:
+            raise ValueError(
+                f"train.learning_rate is for adam and muon, got {self.train.learning_rate:g}, but {self.model.kind} trains "
+                "by levenberg-marquardt; set train.optimizer too, or leave train.learning_rate out"
+            )
+        return self
 
     def name(self) -> str:
         """A folder name that a person can read: kind, depth, heads, noise and seed."""
@@ -104,7 +124,9 @@ def parse_spec(mapping: Any) -> RunSpec:
         SpecError: a key is unknown (the nearest known one is suggested) or a value is not allowed.
     """
     if not isinstance(mapping, dict):
-        raise SpecError(f"a spec must be a mapping with the keys {_keys(RunSpec)}, got {type(mapping).__name__}")
+        raise SpecError(
+            f"a spec must be a mapping with the keys {_keys(RunSpec)}, got {type(mapping).__name__}"
+        )
     try:
         return RunSpec.model_validate(mapping)
     except ValidationError as error:
@@ -136,7 +158,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     lines = []
     for problem in error.errors():
         path = [str(part) for part in problem["loc"]]
-        name = ".".join(path) or model.__name__
+        name = ".".join(path)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             known = list(_model_at(model, path[:-1]).model_fields)
@@ -144,7 +166,10 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
             hint = f"; did you mean {near[0]}?" if near else ""
             lines.append(f"{name}: unknown key{hint} Allowed: {', '.join(known)}")
         elif problem["type"] == "value_error":
-            lines.append(f"{name}: {message}")
+            lines.append(f"{name}: {message}" if name else message)
+        elif problem["type"] == "model_type":
+            known = _keys(_model_at(model, path))
+            lines.append(f"{name}: must be a mapping with some of the keys {known}, got {problem['input']!r}")
         else:
             lines.append(f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}")
     return "\n".join(lines)
@@ -164,7 +189,9 @@ def _override(mapping: Any, text: str) -> None:
     if not equals or not all(parts):
         raise SpecError(f"--set takes section.field=value, such as train.seed=3, got {text!r}")
     if not isinstance(mapping, dict):
-        raise SpecError(f"a spec must be a mapping with the keys {_keys(RunSpec)}, got {type(mapping).__name__}")
+        raise SpecError(
+            f"a spec must be a mapping with the keys {_keys(RunSpec)}, got {type(mapping).__name__}"
+        )
     for part in parts[:-1]:
         mapping = mapping.setdefault(part, {})
         if not isinstance(mapping, dict):

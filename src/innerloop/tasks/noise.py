@@ -164,4 +164,6 @@ def _shortest(value: float) -> str:
 
 def _check_level(name: str, value: float) -> None:
     if isinstance(value, bool) or not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"a noise {name} must be finite and >= 0 (it is a standard deviation), got {value:g}")
+        raise ValueError(
+            f"a noise {name} must be finite and >= 0 (it is a standard deviation), got {value:g}"
+        )

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from innerloop.tasks.noise import NoiseLaw
-from innerloop.types import Moments
+from innerloop.types import AnyArray, Moments
 
 
 class Posterior(eqx.Module):
@@ -65,10 +65,9 @@ class Posterior(eqx.Module):
         explained = jnp.where(spanned, projections**2 / jnp.where(spanned, eigenvalues, 1), 0).sum()
         rss = moments.label_energy - explained if moments.n > dim else jnp.zeros_like(explained)
         basis = vectors if prior_root is None else prior_root @ vectors
+        metric = None if prior_root is None else basis
         if query_root is not None:
             metric = query_root.T @ basis
-        else:
-            metric = None if prior_root is None else basis
         return cls(
             eigenvalues=jnp.where(spanned, eigenvalues, 0),
             basis=basis,
@@ -79,7 +78,7 @@ class Posterior(eqx.Module):
             noise=noise,
         )
 
-    def ridge(self, sigma: Float[Array, ""]) -> Float[Array, "dim"]:
+    def ridge(self, sigma: Float[AnyArray, ""]) -> Float[Array, "dim"]:
         """w_sigma = E[w | X, y, sigma], the ridge solution; at sigma = 0 least squares of least prior norm."""
         return self.basis @ self._coefficients(sigma[None] ** 2)[0]
 

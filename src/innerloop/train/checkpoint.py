@@ -41,7 +41,9 @@ class Checkpoints:
                 with np.load(path, allow_pickle=False) as archive:
                     return int(path.stem), {name: archive[name] for name in archive.files}
             except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-                warnings.warn(f"{path} is damaged ({error}); going back to the checkpoint before it", stacklevel=2)
+                warnings.warn(
+                    f"{path} is damaged ({error}); going back to the checkpoint before it", stacklevel=2
+                )
         return None
 
     def _files(self) -> list[Path]:

@@ -59,7 +59,9 @@ class FirstOrder:
     interval: int = 100
 
     def start(self) -> FirstOrderState:
-        return FirstOrderState((self.model, self._transformation().init(_arrays(self.model)), jnp.zeros((), int)))
+        return FirstOrderState(
+            (self.model, self._transformation().init(_arrays(self.model)), jnp.zeros((), int))
+        )
 
     def finished(self, state: FirstOrderState) -> bool:
         return state.step >= self.steps
@@ -100,7 +102,9 @@ class FirstOrder:
     def pack(self, state: FirstOrderState) -> dict[str, np.ndarray]:
         """The state as named arrays, for a checkpoint."""
         leaves = jax.tree.leaves(eqx.filter(state.carry, eqx.is_array))
-        return {f"leaf_{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)} | {"step": np.array(state.step)}
+        return {f"leaf_{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)} | {
+            "step": np.array(state.step)
+        }
 
     def unpack(self, arrays: dict[str, np.ndarray]) -> FirstOrderState:
         """The inverse of `pack`."""
@@ -163,7 +167,9 @@ def _interval(
         finite = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(gradient))
         new = (new_model, new_state, skipped)
         old = (model, optimizer_state, skipped + 1)
-        chosen = jax.tree.map(lambda a, b: jnp.where(finite, a, b), *(eqx.filter(x, eqx.is_array) for x in (new, old)))
+        chosen = jax.tree.map(
+            lambda a, b: jnp.where(finite, a, b), *(eqx.filter(x, eqx.is_array) for x in (new, old))
+        )
         return chosen, loss
 
     dynamic, losses = jax.lax.scan(update, dynamic, steps)

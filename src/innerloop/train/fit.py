@@ -78,13 +78,16 @@ def fit(
         if report is not None:
             report(update)
 
-    with jax.enable_x64(training.precision == "float64"):
-        trainer = make_trainer(_cast(model, training.precision), task, training)
+    precision = training.precision or "float32"
+    with jax.enable_x64(precision == "float64"):
+        trainer = make_trainer(_cast(model, precision), task, training)
         state = loop.run(
             trainer, regret=_Regret(task, training.seed), report=keep, checkpoints=checkpoints, resume=resume
         )
         exact = {depth: jax.tree.map(np.asarray, solved) for depth, solved in trainer.by_depth(state).items()}
-    by_depth = {depth: jax.tree.map(lambda leaf: jnp.asarray(leaf, float), solved) for depth, solved in exact.items()}
+    by_depth = {
+        depth: jax.tree.map(lambda leaf: jnp.asarray(leaf, float), solved) for depth, solved in exact.items()
+    }
     return Fit(
         model=by_depth[model.layers],
         by_depth=by_depth,
@@ -97,6 +100,7 @@ def fit(
 
 def make_trainer(model: LinearTransformer, task: LinearRegression, training: Training) -> loop.Trainer:
     """The trainer that resolved options ask for."""
+    assert training.optimizer is not None and training.steps is not None  # resolved
     if training.optimizer == "levenberg-marquardt":
         return WarmChain(
             model,
@@ -109,6 +113,7 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
             pool=3 * training.sample,
             steps=training.steps,
         )
+    assert training.learning_rate is not None
     return FirstOrder(
         model,
         task,

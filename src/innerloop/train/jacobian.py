@@ -48,22 +48,22 @@ def weights_and_jacobian(
     def stacked(x):
         return x.reshape(batch, r, size, size)
 
-    pulled, cotangent = [], None
+    pulled: list[Float[Array, "batch r 4"]] = []
+    cotangent: Float[Array, "batch r D D"] | None = None
     for layer in reversed(range(layers)):
         A, S = maps[layer], states[layer]
         column = (transfers[layer][:, :, :dim] @ probes).swapaxes(1, 2)  # t_l: (batch, r, D)
         d_map = rows[layers - 1 - layer][:, :, :, None] * column[:, :, None, :]  # (batch, r, D, D)
+        through = None
         if cotangent is not None:
             half = tall(cotangent) @ A
             d_map = d_map + 2 * stacked(half @ S)
+            # A^T G A is symmetric, so the right product of the transpose will do.
+            through = stacked(tall(stacked(half).swapaxes(2, 3)) @ A) if layer > 0 else None
         pulled.append(_block_sums(d_map * S[:, None]))
-        if layer > 0:
-            direct = spread[layer][None] * d_map
-            direct = (direct + direct.swapaxes(2, 3)) / 2
-            if cotangent is not None:
-                # A^T G A is symmetric, so the right product of the transpose will do.
-                direct = direct + stacked(tall(stacked(half).swapaxes(2, 3)) @ A)
-            cotangent = direct
+        direct = spread[layer][None] * d_map
+        direct = (direct + direct.swapaxes(2, 3)) / 2
+        cotangent = direct if through is None else direct + through
     return rows[-1][:, 0, :dim], jnp.concatenate(pulled[::-1], axis=-1)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.tasks import LinearRegression
-from innerloop.types import Moments
+from innerloop.types import AnyArray, Moments
 
 Objective = Literal["sampled", "oracle", "bayes"]
 
@@ -36,19 +36,23 @@ class Examples(eqx.Module):
     """
 
     moments: Moments
-    target: Float[Array, "batch dim"]
-    probes: Float[Array, "batch dim r"] | Float[Array, "dim r"]
+    target: Float[AnyArray, "batch dim"]
+    probes: Float[AnyArray, "batch dim r"] | Float[AnyArray, "dim r"]
 
-    def residuals(self, weights: Float[Array, "batch dim"]) -> Float[Array, "batch r"]:
+    def residuals(self, weights: Float[AnyArray, "batch dim"]) -> Float[AnyArray, "batch r"]:
         deviation = weights - self.target
-        return deviation @ self.probes if self.probes.ndim == 2 else (deviation[:, None, :] @ self.probes)[:, 0]
+        return (
+            deviation @ self.probes if self.probes.ndim == 2 else (deviation[:, None, :] @ self.probes)[:, 0]
+        )
 
-    def losses(self, weights: Float[Array, "batch dim"]) -> Float[Array, "batch"]:
+    def losses(self, weights: Float[AnyArray, "batch dim"]) -> Float[AnyArray, "batch"]:
         """Half squared error of each sequence."""
         return 0.5 * (self.residuals(weights) ** 2).sum(-1)
 
 
-def draw(task: LinearRegression, objective: Objective, key: PRNGKeyArray, batch: int, *, dtype=None) -> Examples:
+def draw(
+    task: LinearRegression, objective: Objective, key: PRNGKeyArray, batch: int, *, dtype=None
+) -> Examples:
     """`batch` fresh sequences of `task` with their targets under `objective`.
 
     Raises:
@@ -58,6 +62,7 @@ def draw(task: LinearRegression, objective: Objective, key: PRNGKeyArray, batch:
         raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, got {objective!r}")
     key_moments, key_query = jax.random.split(key)
     moments = task.sample_moments(key_moments, batch, dtype=dtype)
+    assert moments.weights is not None and moments.sigma is not None  # the sampler says them
     bare = Moments(S=moments.S, n=moments.n)
     dtype = moments.S.dtype
     if objective == "sampled":
@@ -66,11 +71,11 @@ def draw(task: LinearRegression, objective: Objective, key: PRNGKeyArray, batch:
     root = task.query_root(dtype)
     probes = jnp.eye(task.dim, dtype=dtype) if root is None else root
 
-    def target(one: Moments) -> Float[Array, "dim"]:
+    def target(one: Moments, sigma: Float[Array, ""]) -> Float[Array, "dim"]:
         posterior = task.posterior(one)
-        return posterior.ridge(one.sigma) if objective == "oracle" else posterior.mean_and_spread()[0]
+        return posterior.ridge(sigma) if objective == "oracle" else posterior.mean_and_spread()[0]
 
-    return Examples(bare, jax.vmap(target)(moments), probes)
+    return Examples(bare, jax.vmap(target)(bare, moments.sigma), probes)
 
 
 def draw_many(task: LinearRegression, objective: Objective, key: PRNGKeyArray, count: int) -> Examples:
@@ -78,15 +83,17 @@ def draw_many(task: LinearRegression, objective: Objective, key: PRNGKeyArray, c
 
     The first sequences do not depend on `count`, and every count runs the same compiled program.
     """
-    blocks = [_draw_block(task, objective, jax.random.fold_in(key, block)) for block in range(-(-count // _BLOCK))]
+    blocks = [
+        _draw_block(task, objective, jax.random.fold_in(key, block)) for block in range(-(-count // _BLOCK))
+    ]
     first = blocks[0]
 
     def joined(get):
         return np.concatenate([np.asarray(get(block)) for block in blocks])[:count]
 
     probes = np.asarray(first.probes) if first.probes.ndim == 2 else joined(lambda block: block.probes)
-    moments = Moments(S=joined(lambda block: block.moments.S), n=first.moments.n)  # type: ignore[arg-type]
-    return Examples(moments, joined(lambda block: block.target), probes)  # type: ignore[arg-type]
+    moments = Moments(S=joined(lambda block: block.moments.S), n=first.moments.n)
+    return Examples(moments, joined(lambda block: block.target), probes)
 
 
 @eqx.filter_jit

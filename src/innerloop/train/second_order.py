@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from innerloop.models.linear import LinearTransformer, Blockwise
+from innerloop.models.linear import Blockwise, LinearTransformer
 from innerloop.train.jacobian import weights_and_jacobian
 from innerloop.train.objectives import Examples
 from innerloop.types import Moments
@@ -44,7 +44,14 @@ class Pool:
         return cls(examples, np.full(count, 1 / count))
 
     def __add__(self, other: "Pool") -> "Pool":
-        return Pool(_concatenate(self.examples, other.examples), np.concatenate([self.weights, other.weights]))
+        return Pool(
+            _concatenate(self.examples, other.examples), np.concatenate([self.weights, other.weights])
+        )
+
+    def newest(self, count: int) -> "Pool":
+        """The last `count` sequences at most."""
+        index = np.arange(len(self.weights))[-count:]
+        return Pool(take(self.examples, index), self.weights[index])
 
     def with_hard(self, hard: "Pool | None") -> "Pool":
         """A pool of the same size whose last sequences are `hard`, at their own small weights."""
@@ -90,9 +97,11 @@ def iterate(
         attempts: how many dampings to try, each four times the last.
     """
     part, weights = _working_set(current.losses, pool, sample, hard, rng)
-    few = _working_set(current.losses, pool, sample // 4, min(hard, sample // 8), rng)  # a correction need not be exact
+    few = _working_set(
+        current.losses, pool, sample // 4, min(hard, sample // 8), rng
+    )  # a correction need not be exact
     theta, build = current.model.coordinates()
-    residuals = np.asarray(part.residuals(implicit_weights(current.model, part)))  # type: ignore[arg-type]
+    residuals = np.asarray(part.residuals(implicit_weights(current.model, part)))
     hessian, gradient = _normal_equations(current.model, part, weights, residuals)
     if not (np.isfinite(hessian).all() and np.isfinite(gradient).all()):
         return replace(current, stalled=True)
@@ -126,7 +135,7 @@ def implicit_weights(model: LinearTransformer, examples: Examples) -> np.ndarray
 def pool_losses(model: LinearTransformer, examples: Examples) -> np.ndarray:
     """Half squared error of every sequence, (N,)."""
     with np.errstate(over="ignore", invalid="ignore"):  # a trial step may land on a pole
-        return np.asarray(examples.losses(implicit_weights(model, examples)))  # type: ignore[arg-type]
+        return np.asarray(examples.losses(implicit_weights(model, examples)))
 
 
 def _normal_equations(
@@ -216,7 +225,9 @@ def _working_set(
 def take(examples: Examples, index: np.ndarray) -> Examples:
     """The sequences at `index`."""
     probes = examples.probes if examples.probes.ndim == 2 else examples.probes[index]
-    return Examples(Moments(S=examples.moments.S[index], n=examples.moments.n), examples.target[index], probes)
+    return Examples(
+        Moments(S=examples.moments.S[index], n=examples.moments.n), examples.target[index], probes
+    )
 
 
 def _concatenate(first: Examples, second: Examples) -> Examples:

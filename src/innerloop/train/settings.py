@@ -8,7 +8,7 @@ from innerloop.train.objectives import Objective
 
 Optimizer = Literal["adam", "muon", "levenberg-marquardt"]
 
-_STEPS = {"adam": 6000, "muon": 12_000, "levenberg-marquardt": 30}
+_STEPS = {"adam": 6000, "muon": 6000, "levenberg-marquardt": 30}
 _LEARNING_RATE = {"adam": 0.01, "muon": 0.02}
 
 
@@ -17,24 +17,35 @@ class Training(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
-    objective: Objective = Field("bayes", description="what is minimised: sampled, oracle or bayes")
+    objective: Objective = Field(default="bayes", description="what is minimised: sampled, oracle or bayes")
     optimizer: Optimizer | None = Field(
-        None, description="adam, muon or levenberg-marquardt; by default muon for full, levenberg-marquardt for the rest"
+        default=None,
+        description="adam, muon or levenberg-marquardt; by default muon for full, levenberg-marquardt for the rest",
     )
     steps: int | None = Field(
-        None, ge=1, description="updates (adam 6000, muon 12000), or iterations a depth (levenberg-marquardt 30)"
+        default=None,
+        ge=1,
+        description="updates (adam 6000, muon 6000), or iterations a depth (levenberg-marquardt 30)",
     )
-    batch: int = Field(512, ge=1, description="sequences an update of adam or muon")
-    learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False, description="adam 0.01, muon 0.02")
+    batch: int = Field(default=512, ge=1, description="sequences an update of adam or muon")
+    learning_rate: float | None = Field(
+        default=None, gt=0, allow_inf_nan=False, description="adam 0.01, muon 0.02"
+    )
     temper: float | None = Field(
-        1.0, gt=0, description="a sequence's loss above this many times that of predicting zero counts by its logarithm"
+        default=1.0,
+        gt=0,
+        description="a sequence's loss above this many times that of predicting zero counts by its logarithm",
     )
-    warm: bool = Field(True, description="levenberg-marquardt: reach the depth through all shallower ones")
-    starts: int = Field(1, ge=1, le=100, description="levenberg-marquardt: cold starts tried at each depth")
-    sample: int = Field(4096, ge=16, description="levenberg-marquardt: sequences in a Jacobian")
-    seed: int = Field(0, ge=0, lt=2**31, description="everything random follows from it")
+    warm: bool = Field(
+        default=True, description="levenberg-marquardt: reach the depth through all shallower ones"
+    )
+    starts: int = Field(
+        default=1, ge=1, le=100, description="levenberg-marquardt: cold starts tried at each depth"
+    )
+    sample: int = Field(default=4096, ge=16, description="levenberg-marquardt: sequences in a Jacobian")
+    seed: int = Field(default=0, ge=0, lt=2**31, description="everything random follows from it")
     precision: Literal["float32", "float64"] | None = Field(
-        None, description="by default float64 for levenberg-marquardt, float32 for the rest"
+        default=None, description="by default float64 for levenberg-marquardt, float32 for the rest"
     )
 
     @model_validator(mode="after")

@@ -7,7 +7,8 @@ The chain yields every depth on its way.
 """
 
 import json
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 
 import jax
@@ -25,34 +26,52 @@ _STREAMS = {"pool": 1, "judge": 2, "polish": 3, "start": 4}
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where in its plan a chain is: numbers and words only, so that they can be stored as they are.
+
+    Attributes:
+        phase: "scout", "solve", "polish" or "done".
+        iteration, slow: iterations done in this solve, and how many of the last brought little.
+        total: iterations done altogether.
+        rounds: how many judging draws have been used up.
+        hardened: how often this depth's solution was sent back for a heavy tail.
+        judged: losses of the solved depths on their judging draws.
+        scouted: losses of the candidates already tried at this depth.
+    """
+
+    phase: str = "scout"
+    iteration: int = 0
+    slow: int = 0
+    total: int = 0
+    rounds: int = 0
+    hardened: int = 0
+    judged: tuple[float, ...] = ()
+    scouted: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class ChainState:
     """All that a chain needs to go on, besides its settings and seed.
 
     Attributes:
-        solved: the models of depths first..k, in order.
-        scouts: models and pool losses of the candidates already tried at this depth.
         current: the solve in progress.
-        phase: "scout", "solve" or "polish".
-        iteration, slow: iterations done in this solve, and how many of the last brought little.
-        rounds: how many judging draws have been used up.
-        hardened: how often this depth's solution was sent back for a heavy tail.
+        place: where in the plan it is.
+        solved: the models of depths first..k, in order.
+        scouts: the candidates already tried at this depth.
         hard: hard sequences found so far, and their weights.
         last: the model of the last iteration, for reports.
-        judged: losses of the solved depths on their judging draws.
     """
 
     current: Iterate
-    phase: str = "scout"
+    place: Place = Place()
     solved: tuple[LinearTransformer, ...] = ()
-    judged: tuple[float, ...] = ()
-    scouts: tuple[tuple[float, LinearTransformer], ...] = ()
-    iteration: int = 0
-    slow: int = 0
-    rounds: int = 0
-    hardened: int = 0
-    total: int = 0
+    scouts: tuple[LinearTransformer, ...] = ()
     hard: Pool | None = None
     last: LinearTransformer | None = None
+
+    def at(self, **changes) -> "ChainState":
+        """The same at another place."""
+        return replace(self, place=replace(self.place, **changes))
 
 
 @dataclass(frozen=True)
@@ -87,22 +106,20 @@ class WarmChain:
     tail: float = 0.015  # share of the judging draw's loss that its ten worst sequences may carry
     _drawn: dict = field(default_factory=dict, compare=False, repr=False)
 
-    # -- the trainer's interface ------------------------------------------------------------------------------------
-
     def start(self) -> ChainState:
-        return self._next_candidate(ChainState(current=None))  # type: ignore[arg-type]
+        first = self._candidates(())[0]()
+        return ChainState(second_order.start(first, self._pool("scout", None)))
 
     def finished(self, state: ChainState) -> bool:
-        return state.phase == "done"
+        return state.place.phase == "done"
 
     def progress(self, state: ChainState) -> float:
         """Share of the work done, from 0 to 1; deeper models cost more."""
-        depths = self._depths()
-        cost = np.array([depth + 2.0 for depth in depths])
-        share = {"scout": 0.2, "solve": 0.5, "polish": 0.8, "done": 1.0}[state.phase]
-        done = len(state.solved) - (state.phase == "polish")
-        if state.phase == "done":
+        if self.finished(state):
             return 1.0
+        cost = np.array([depth + 2.0 for depth in self._depths()])
+        share = {"scout": 0.2, "solve": 0.5, "polish": 0.8}[state.place.phase]
+        done = len(state.solved) - (state.place.phase == "polish")
         return float((cost[:done].sum() + share * cost[done]) / cost.sum())
 
     def current(self, state: ChainState) -> LinearTransformer:
@@ -114,29 +131,31 @@ class WarmChain:
 
     def advance(self, state: ChainState) -> tuple[ChainState, dict]:
         """One Levenberg-Marquardt iteration, and what follows from it."""
-        polishing = state.phase == "polish"
-        sample = self.sample // 4 if state.phase == "scout" else self.sample * (self.polish if polishing else 1)
+        place = state.place
+        sample = round(self.sample * {"scout": 0.25, "solve": 1, "polish": self.polish}[place.phase])
         after = second_order.iterate(
             state.current,
-            self._pool(state),
+            self._pool(place.phase, state.hard),
             sample=sample,
             hard=min(self.hard, sample // 8),
-            rng=np.random.default_rng([self.seed, state.total]),
+            rng=np.random.default_rng([self.seed, place.total]),
         )
         gain = 1 - after.loss / state.current.loss if np.isfinite(state.current.loss) else 1.0
-        little = gain < self.tolerance / (4 if polishing else 1)
-        row = {"phase": state.phase, "layers": after.model.layers, "loss": after.loss, "damping": after.damping}
-        state = replace(
-            state,
-            current=after,
-            last=after.model,
-            iteration=state.iteration + 1,
-            total=state.total + 1,
-            slow=state.slow + 1 if little else 0,
+        little = gain < self.tolerance / (4 if place.phase == "polish" else 1)
+        row = {
+            "phase": place.phase,
+            "layers": after.model.layers,
+            "loss": after.loss,
+            "damping": after.damping,
+        }
+        state = replace(state, current=after, last=after.model).at(
+            iteration=place.iteration + 1, total=place.total + 1, slow=place.slow + 1 if little else 0
         )
-        limit = {"scout": self.scout, "solve": self.steps, "polish": self.steps // 3}[state.phase]
-        if after.stalled or state.slow >= 2 or state.iteration >= limit:
-            state = {"scout": self._scouted, "solve": self._solved, "polish": self._polished}[state.phase](state)
+        limit = {"scout": self.scout, "solve": self.steps, "polish": self.steps // 3}[place.phase]
+        if after.stalled or state.place.slow >= 2 or state.place.iteration >= limit:
+            state = {"scout": self._scouted, "solve": self._solved, "polish": self._polished}[place.phase](
+                state
+            )
         return state, row
 
     def pack(self, state: ChainState) -> dict[str, np.ndarray]:
@@ -144,102 +163,119 @@ class WarmChain:
         arrays = {
             "current": _flat(state.current.model),
             **{f"solved_{model.layers}": _flat(model) for model in state.solved},
-            **{f"scout_{index}": _flat(model) for index, (_, model) in enumerate(state.scouts)},
+            **{f"scout_{index}": _flat(model) for index, model in enumerate(state.scouts)},
         }
         if state.hard is not None:
             examples = state.hard.examples
             arrays |= {"hard_S": examples.moments.S, "hard_target": examples.target}
             arrays |= {"hard_probes": examples.probes, "hard_weights": state.hard.weights}
-        numbers = {name: getattr(state, name) for name in _NUMBERS} | {
+        numbers = asdict(state.place) | {
             "layers": state.current.model.layers,
             "damping": state.current.damping,
             "stalled": state.current.stalled,
-            "scout_losses": [loss for loss, _ in state.scouts],
         }
-        return {name: np.asarray(value) for name, value in arrays.items()} | {"numbers": np.array(json.dumps(numbers))}
+        return {name: np.asarray(value) for name, value in arrays.items()} | {
+            "numbers": np.array(json.dumps(numbers))
+        }
 
     def unpack(self, arrays: dict[str, np.ndarray]) -> ChainState:
         """The inverse of `pack`."""
         numbers = json.loads(str(arrays["numbers"]))
-        layers = numbers["layers"]
+        layers, damping, stalled = (numbers.pop(name) for name in ("layers", "damping", "stalled"))
+        place = Place(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in numbers.items()}
+        )
         hard = None
         if "hard_S" in arrays:
-            moments = Moments(S=arrays["hard_S"], n=self.task.context)  # type: ignore[arg-type]
-            examples = Examples(moments, arrays["hard_target"], arrays["hard_probes"])  # type: ignore[arg-type]
+            moments = Moments(S=arrays["hard_S"], n=self.task.context)
+            examples = Examples(moments, arrays["hard_target"], arrays["hard_probes"])
             hard = Pool(examples, arrays["hard_weights"])
-        state = ChainState(
-            current=None,  # type: ignore[arg-type]
-            solved=tuple(self._unflat(arrays[f"solved_{k}"], k) for k in self._depths() if f"solved_{k}" in arrays),
+        model = self._unflat(arrays["current"], layers)
+        current = second_order.start(model, self._pool(place.phase, hard), damping)
+        return ChainState(
+            current=replace(current, stalled=stalled),
+            place=place,
+            solved=tuple(
+                self._unflat(arrays[f"solved_{k}"], k) for k in self._depths() if f"solved_{k}" in arrays
+            ),
             scouts=tuple(
-                (loss, self._unflat(arrays[f"scout_{index}"], layers))
-                for index, loss in enumerate(numbers["scout_losses"])
+                self._unflat(arrays[f"scout_{index}"], layers) for index in range(len(place.scouted))
             ),
             hard=hard,
-            **{name: tuple(value) if isinstance(value := numbers[name], list) else value for name in _NUMBERS},
         )
-        model = self._unflat(arrays["current"], layers)
-        current = replace(second_order.start(model, self._pool(state), numbers["damping"]), stalled=numbers["stalled"])
-        return replace(state, current=current)
-
-    # -- what follows an iteration ----------------------------------------------------------------------------------
 
     def _scouted(self, state: ChainState) -> ChainState:
+        """The next candidate, or the solve of the best."""
+        model = state.current.model
         # Scouts run on a part of the pool; all of it says which is best, but for poles, which the solve will cure.
-        losses = second_order.pool_losses(state.current.model, self._pool(replace(state, phase="solve")).examples)
-        loss = float(np.sort(losses)[: -max(1, len(losses) // 1000)].mean())
-        scouts = (*state.scouts, (loss, state.current.model))
-        state = replace(state, scouts=scouts)
-        if len(scouts) < len(self._candidates(state)):
-            return self._next_candidate(state)
-        _, best = min(scouts, key=lambda scout: np.nan_to_num(scout[0], nan=np.inf))
-        return self._begin(replace(state, scouts=(), hardened=0), best, "solve")
+        losses = np.sort(second_order.pool_losses(model, self._pool("solve", state.hard).examples))
+        loss = float(losses[: -max(1, len(losses) // 1000)].mean())
+        state = replace(state, scouts=(*state.scouts, model)).at(scouted=(*state.place.scouted, loss))
+        candidates = self._candidates(state.solved)
+        if len(state.scouts) < len(candidates):
+            return self._begin(state, candidates[len(state.scouts)](), "scout")
+        best = state.scouts[int(np.argmin(np.nan_to_num(state.place.scouted, nan=np.inf)))]
+        return self._begin(replace(state, scouts=()).at(scouted=(), hardened=0), best, "solve")
 
     def _solved(self, state: ChainState) -> ChainState:
+        """The same depth again with harder sequences, the next depth, or the polish."""
+        model, hardened = state.current.model, state.place.hardened
         loss, heavy, state = self._judged(state)
-        if heavy and state.hardened < 4:
-            return self._begin(replace(state, hardened=state.hardened + 1), state.current.model, "solve")
-        state = replace(state, solved=(*state.solved, state.current.model), judged=(*state.judged, loss))
-        if state.current.model.layers < self.model.layers:
-            return self._next_candidate(state)
-        return self._begin(replace(state, hardened=0), state.current.model, "polish")
+        if heavy and hardened < 4:
+            return self._begin(state.at(hardened=hardened + 1), model, "solve")
+        state = replace(state, solved=(*state.solved, model)).at(
+            judged=(*state.place.judged, loss), hardened=0
+        )
+        if model.layers < self.model.layers:
+            return self._begin(state, self._candidates(state.solved)[0](), "scout")
+        return self._begin(state, model, "polish")
 
     def _polished(self, state: ChainState) -> ChainState:
-        before = state.rounds
+        """Once more, or the end with the better of the polished and the unpolished model."""
+        model, draw, hardened = state.current.model, state.place.rounds, state.place.hardened
         loss, heavy, state = self._judged(state)
-        if heavy and state.hardened < 2:
-            return self._begin(replace(state, hardened=state.hardened + 1), state.current.model, "polish")
+        if heavy and hardened < 2:
+            return self._begin(state.at(hardened=hardened + 1), model, "polish")
         # Both on the draw that neither has been trained on.
-        examples = self._draw("judge", before, self.judge)
-        unpolished = float(second_order.pool_losses(state.solved[-1], examples).mean())
+        unpolished = float(
+            second_order.pool_losses(state.solved[-1], self._draw("judge", draw, self.judge)).mean()
+        )
         if loss <= unpolished:
-            state = replace(state, solved=(*state.solved[:-1], state.current.model), judged=(*state.judged[:-1], loss))
-        return replace(state, phase="done")
+            state = replace(state, solved=(*state.solved[:-1], model)).at(
+                judged=(*state.place.judged[:-1], loss)
+            )
+        return state.at(phase="done")
 
     def _judged(self, state: ChainState) -> tuple[float, bool, ChainState]:
         """The loss on a fresh draw, whether a few sequences carry it, and a state that has learned which."""
-        examples = self._draw("judge", state.rounds, self.judge)
+        examples = self._draw("judge", state.place.rounds, self.judge)
         losses = second_order.pool_losses(state.current.model, examples)
         loss = float(losses.mean())
         heavy = not np.isfinite(loss) or bool(np.sort(losses)[-10:].sum() > self.tail * losses.sum())
         if not heavy:
             return loss, heavy, state
         worst = np.argsort(-np.nan_to_num(losses, nan=np.inf), kind="stable")[: self.hard]
-        found = Pool(second_order.take(examples, worst), np.full(len(worst), 1 / self.judge))
-        hard = found if state.hard is None else state.hard + found
-        return loss, heavy, replace(state, hard=hard, rounds=state.rounds + 1)
+        hard = Pool(second_order.take(examples, worst), np.full(len(worst), 1 / self.judge))
+        if state.hard is not None:
+            hard = (state.hard + hard).newest(self.pool // 4)
+        return loss, heavy, replace(state, hard=hard).at(rounds=state.place.rounds + 1)
 
-    # -- candidates and data ----------------------------------------------------------------------------------------
+    def _begin(self, state: ChainState, model: LinearTransformer, phase: str) -> ChainState:
+        current = second_order.start(model, self._pool(phase, state.hard))
+        return replace(state, current=current).at(phase=phase, iteration=0, slow=0)
 
     def _depths(self) -> range:
         return range(1 if self.warm else self.model.layers, self.model.layers + 1)
 
-    def _candidates(self, state: ChainState) -> list:
-        """How to make each starting model of the next depth, cheapest first."""
-        layers = self._depths()[len(state.solved)]
+    def _candidates(self, solved: tuple[LinearTransformer, ...]) -> list[Callable[[], LinearTransformer]]:
+        """How to make each starting model of the next depth."""
+        layers = self._depths()[len(solved)]
         makers = [partial(self._cold, layers, index) for index in range(self.starts)]
-        if state.solved:
+        if solved:
             for position in sorted({0, layers - 2}):
-                makers += [partial(_nudged, deeper, self.seed) for deeper in state.solved[-1].insert_idle_layer(position)]
+                makers += [
+                    partial(_nudged, deeper, self.seed) for deeper in solved[-1].insert_idle_layer(position)
+                ]
         return makers
 
     def _cold(self, layers: int, index: int) -> LinearTransformer:
@@ -247,21 +283,14 @@ class WarmChain:
             return self.model
         return _in_double(self.model.restart(layers, key=self._key("start", 100 * layers + index)))
 
-    def _next_candidate(self, state: ChainState) -> ChainState:
-        return self._begin(state, self._candidates(state)[len(state.scouts)](), "scout")
-
-    def _begin(self, state: ChainState, model: LinearTransformer, phase: str) -> ChainState:
-        state = replace(state, phase=phase, iteration=0, slow=0)
-        return replace(state, current=second_order.start(model, self._pool(state)))
-
-    def _pool(self, state: ChainState) -> Pool:
-        if state.phase == "polish":
+    def _pool(self, phase: str, hard: Pool | None) -> Pool:
+        if phase == "polish":
             examples = self._draw("polish", 0, self.polish * self.pool)
         else:
             examples = self._draw("pool", 0, self.pool)
-            if state.phase == "scout":
+            if phase == "scout":
                 examples = second_order.take(examples, np.arange(self.pool // 3))
-        return Pool.of(examples).with_hard(state.hard)
+        return Pool.of(examples).with_hard(hard)
 
     def _draw(self, stream: str, index: int, count: int) -> Examples:
         """A pure function of (seed, stream, index); the last few draws are kept."""
@@ -276,16 +305,17 @@ class WarmChain:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), _STREAMS[stream]), index)
 
     def _unflat(self, theta: np.ndarray, layers: int) -> LinearTransformer:
-        return _in_double(self.model.restart(layers, key=jax.random.key(0))).coordinates()[1](jnp.asarray(theta))
-
-
-_NUMBERS = ("phase", "judged", "iteration", "slow", "rounds", "hardened", "total")
+        return _in_double(self.model.restart(layers, key=jax.random.key(0))).coordinates()[1](
+            jnp.asarray(theta)
+        )
 
 
 def _nudged(deeper: LinearTransformer, seed: int) -> LinearTransformer:
     """`deeper`, whose idle layer is at zero, off the saddle that exact zeros are."""
     theta, build = deeper.coordinates()
-    noise = jax.random.normal(jax.random.fold_in(jax.random.key(seed), deeper.layers), theta.shape, theta.dtype)
+    noise = jax.random.normal(
+        jax.random.fold_in(jax.random.key(seed), deeper.layers), theta.shape, theta.dtype
+    )
     return build(theta + 1e-3 * noise)
 
 

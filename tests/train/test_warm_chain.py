@@ -1,0 +1,96 @@
+"""A warm chain: every depth on the way, each no worse than the one before, and the same again from any checkpoint."""
+
+import jaxtyping
+import jax
+import numpy as np
+import pytest
+
+from innerloop.models import LinearTransformer
+from innerloop.tasks import LinearRegression
+from innerloop.train import second_order
+from innerloop.train.objectives import draw_many
+from innerloop.train.warm_chain import WarmChain
+
+_LAYERS = 3
+
+
+def make_chain(seed: int, **options) -> WarmChain:
+    task = LinearRegression(3, 6, "uniform(0,3)")
+    model = LinearTransformer.gd_plus_plus(3, _LAYERS, key=jax.random.key(seed), context=6, label_scale=0.4)
+    sizes = {"sample": 256, "pool": 1024, "judge": 2048, "steps": 6, "scout": 2, "hard": 32, "polish": 1}
+    return WarmChain(model, task, seed=seed, **(sizes | options))
+
+
+def flat(model) -> np.ndarray:
+    return np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(model)])
+
+
+@pytest.fixture(scope="module")
+def unbroken(request):
+    """An unbroken chain: it, and its state before every iteration and at the end."""
+    chain = make_chain(request.config.getoption("--seed"))
+    jaxtyping.config.update("jaxtyping_disable", True)
+    with jax.enable_x64(True):
+        states = [chain.start()]
+        while not chain.finished(states[-1]):
+            states.append(chain.advance(states[-1])[0])
+    jaxtyping.config.update("jaxtyping_disable", False)
+    return chain, states
+
+
+pytestmark = pytest.mark.usefixtures("unchecked", "x64")
+
+
+@pytest.mark.parametrize("phase, depth", [("scout", 2), ("solve", 2), ("scout", 3), ("polish", 3)])
+def test_goes_on_from_a_checkpoint_bit_for_bit(unbroken, seed, phase, depth):
+    """From the middle of a phase, by a chain that has drawn nothing yet."""
+    _, states = unbroken
+    state = next(
+        state
+        for state in states
+        if state.phase == phase and state.current.model.layers == depth and state.iteration == 1
+    )
+    fresh = make_chain(seed)
+    again = fresh.unpack(fresh.pack(state))
+    while not fresh.finished(again):
+        again, _ = fresh.advance(again)
+    end = states[-1]
+    assert again.total == end.total
+    assert again.judged == end.judged
+    for mine, theirs in zip(again.solved, end.solved, strict=True):
+        np.testing.assert_array_equal(flat(mine), flat(theirs))
+
+
+def test_some_state_that_was_packed_had_hard_sequences(unbroken):
+    """Else the tests of resuming would not cover them."""
+    _, states = unbroken
+    assert any(state.hard is not None and state.phase == "polish" for state in states)
+
+
+def test_holds_every_depth(unbroken):
+    chain, states = unbroken
+    by_depth = chain.by_depth(states[-1])
+    assert {depth: model.layers for depth, model in by_depth.items()} == {1: 1, 2: 2, 3: 3}
+    assert chain.current(states[-1]) is by_depth[_LAYERS]
+    progress = [chain.progress(state) for state in states]
+    assert progress == sorted(progress) and progress[-1] == 1.0
+
+
+def test_deeper_is_no_worse(unbroken, seed):
+    """On 20,000 sequences that training has not seen, the same for all depths, within 4 standard errors."""
+    chain, states = unbroken
+    examples = draw_many(chain.task, "bayes", jax.random.fold_in(jax.random.key(seed), 77), 20_000)
+    losses = [second_order.pool_losses(model, examples) for model in states[-1].solved]
+    for shallow, deep in zip(losses[:-1], losses[1:], strict=True):
+        difference = deep - shallow
+        assert difference.mean() < 4 * difference.std() / len(difference) ** 0.5
+    assert losses[-1].mean() < 0.9 * losses[0].mean()
+
+
+def test_without_warmth_only_the_last_depth_is_solved(seed):
+    chain = make_chain(seed, warm=False, steps=3, starts=2)
+    state, layers = chain.start(), set()
+    while not chain.finished(state):
+        state, row = chain.advance(state)
+        layers.add(row["layers"])
+    assert layers == {_LAYERS} == set(chain.by_depth(state))
