@@ -1,6 +1,8 @@
 """Losses against slow NumPy estimates from prompts, and against what theory says they must be."""
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -87,7 +89,9 @@ def test_the_parts_add_up():
     model = il.LinearTransformer.gd_plus_plus(dim=2, layers=2, key=jax.random.key(0), context=6)
     judged = evaluate(model, SMALL, sequences=1000)
     assert judged.adjusted_loss.value == pytest.approx(judged.regret.value + judged.floor.value, rel=1e-12)
-    assert judged.unadjusted_loss.value == pytest.approx(judged.adjusted_loss.value + judged.oracle.value, rel=1e-12)
+    assert judged.unadjusted_loss.value == pytest.approx(
+        judged.adjusted_loss.value + judged.oracle.value, rel=1e-12
+    )
     assert judged.sequences == 1000 and judged.not_finite == 0
     assert judged.per_layer[-1] == judged.adjusted_loss
     assert len(judged.per_layer) == 3
@@ -137,27 +141,22 @@ def test_the_table_repeats_the_attributes(baselines):
 def test_a_known_level_leaves_nothing_to_gain(noise):
     """With one level the floor is 0 and ridge at that level is optimal; without noise so is least squares."""
     task = LinearRegression(2, 6, noise)
-    judged = evaluate_many({"oracle": RidgeOracle(task), "ols": OLS(task)} if noise == "fixed(0)" else
-                           {"oracle": ConstRR(task, sigma=1.0), "ols": OLS(task)}, task, sequences=1000)
-    assert judged["oracle"].floor.value == 0
-    assert judged["oracle"].adjusted_loss.value < 1e-20
+    right = ConstRR(task, sigma=task.noise.maximum)
+    judged = evaluate_many({"right": right, "ols": OLS(task)}, task, sequences=1000)
+    assert judged["right"].floor.value == 0
+    assert judged["right"].adjusted_loss.value < 1e-20
     assert (judged["ols"].adjusted_loss.value < 1e-20) == (noise == "fixed(0)")
 
 
 def test_the_exact_objective_needs_far_fewer_sequences(x64, seed):
     """Ours against the paper's, 1/2 (yhat - y)^2 - 1/2 (yhat_ridge - y)^2, on the same 8192 prompts."""
     predictor = TunedRR(PAPER, factor=2.0, cap=12.0)
-    means, errors = [], []
-    for block in range(4):
-        prompts = PAPER.sample_prompts(jax.random.fold_in(jax.random.key(seed), block), 2048)
-        paper, exact = paper_and_exact(predictor, prompts)
-        means.append((paper, exact))
-    paper, exact = (np.concatenate(parts) for parts in zip(*means, strict=True))
+    keys = [jax.random.fold_in(jax.random.key(seed), block) for block in range(4)]
+    blocks = [paper_and_exact(predictor, PAPER.sample_prompts(key, 2048)) for key in keys]
+    paper, exact = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
     difference = Estimate.of(paper - exact)
     assert abs(difference.value) < 4 * difference.standard_error, "both estimate the same number"
-    ratio = Estimate.of(paper).standard_error / Estimate.of(exact).standard_error
-    errors.append(ratio)
-    assert ratio > 4
+    assert Estimate.of(paper).standard_error > 4 * Estimate.of(exact).standard_error
 
 
 def paper_and_exact(predictor, prompts: Prompt) -> tuple[np.ndarray, np.ndarray]:
@@ -188,25 +187,28 @@ def test_the_best_constant_level_is_the_root_mean_square(noise):
 
 
 def test_no_gd_plus_plus_beats_the_best_constant_level(seed):
-    """GD++ computes w = f(Sigma) alpha too, so ridge with E sigma^2 bounds it whatever its parameters: 300 models on
-    16 384 shared sequences, 4 standard errors of the paired difference. The best comes close, so the bound has teeth."""
+    """GD++ computes w = f(Sigma) alpha too, so ridge with E sigma^2 bounds it whatever its parameters: 16 384 shared
+    sequences, 4 standard errors of the paired difference. A random search comes close, so the bound has teeth."""
     task = LinearRegression(2, 6, "uniform(0,2)")
-    template = il.LinearTransformer.gd_plus_plus(dim=2, layers=2, key=jax.random.key(seed), context=6)
-    rng = np.random.default_rng(seed)
-    models = {str(i): with_flows(template, rng) for i in range(40)}
     constant = ConstRR(task, sigma=task.noise.second_moment**0.5)
-    regret = draw_losses(models | {"constant": constant}, task, range(1), seed=seed, per_layer=False).regret
-    bound = regret.pop("constant")[:, 0]
-    gaps = [Estimate.of(losses[:, 0] - bound) for losses in regret.values()]
-    assert min(gap.value + 4 * gap.standard_error for gap in gaps) > 0
-    print(sorted((g.value, g.standard_error) for g in gaps)[:5], bound.mean())
-    assert min(gap.value for gap in gaps) < 0.5 * bound.mean()
+    rng = np.random.default_rng(seed)
+    best, gap = np.array([[-0.1, -0.4], [-0.1, -0.4]]), np.inf
+    for spread in (0.2, 0.1, 0.05):
+        tried = best + spread * rng.normal(size=(24, 2, 2))
+        models = {str(i): gd_plus_plus(w) for i, w in enumerate(tried)}
+        drawn = draw_losses(models | {"constant": constant}, task, range(1), seed=seed, per_layer=False)
+        bound = drawn.regret["constant"][:, 0]
+        gaps = [Estimate.of(drawn.regret[name][:, 0] - bound) for name in models]
+        assert min(gap.value + 4 * gap.standard_error for gap in gaps) > 0
+        if (least := min(estimate.value for estimate in gaps)) < gap:
+            best, gap = tried[[estimate.value for estimate in gaps].index(least)], least
+    assert gap < 0.5 * bound.mean()
 
 
-def with_flows(template, rng):
-    """A random GD++ around one gradient step a layer."""
-    w = np.stack([rng.uniform(-0.3, 0.05, 2), rng.uniform(-0.8, -0.1, 2)], axis=-1)
-    return type(template)(w=jax.numpy.asarray(w), dim=template.dim, context=6, label_scale=template.label_scale)
+def gd_plus_plus(w: np.ndarray):
+    """The two-layer GD++ with flows (w_xx, w_yx) of S / n in each layer."""
+    template = il.LinearTransformer.gd_plus_plus(dim=2, layers=2, key=jax.random.key(0), context=6)
+    return eqx.tree_at(lambda model: model.w, template, jnp.asarray(w, template.w.dtype))
 
 
 def test_more_sequences_leave_the_first_ones_as_they_were():
@@ -230,7 +232,9 @@ def test_seeds_give_other_sequences_and_company_changes_nothing():
 
 def test_precision_changes_digits_not_results():
     """float32 has 1e-7 of relative rounding; 1e-4 leaves room for the posterior's cancellations."""
-    single, double = (evaluate(AdaRR(SMALL), SMALL, sequences=500, precision=p) for p in ("float32", "float64"))
+    single, double = (
+        evaluate(AdaRR(SMALL), SMALL, sequences=500, precision=p) for p in ("float32", "float64")
+    )
     assert isinstance(single, Evaluation)
     assert single.sequences == double.sequences == 500
     # Other precision, other draws: the same numbers only within their errors.

@@ -72,7 +72,9 @@ def test_a_baseline_has_one_layer_and_the_same_seed_the_same_numbers():
 def test_the_standard_error_is_that_of_independent_sequences():
     """The spread of 64 means of 512 sequences, whose own error is 9 %, against the stated error: within 40 %."""
     level = np.array([1.0])
-    means = [loss_by_sigma(AdaRR(TASK), TASK, sigmas=level, sequences=512, seed=s)["value"][0] for s in range(64)]
+    means = [
+        loss_by_sigma(AdaRR(TASK), TASK, sigmas=level, sequences=512, seed=s)["value"][0] for s in range(64)
+    ]
     stated = loss_by_sigma(AdaRR(TASK), TASK, sigmas=level, sequences=16_384)["standard_error"][0] * 32**0.5
     assert np.std(means, ddof=1) == pytest.approx(stated, rel=0.4)
 

@@ -12,11 +12,20 @@ EYE_3 = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
 # What is wrong, and all that the message must say: field, value, what is allowed.
 BAD = {
-    "unknown section": ({"taks": {}}, ["taks: unknown key", "did you mean task?", "task, model, train, evaluate"]),
-    "unknown model key": ({"model": {"layres": 2}}, ["model.layres: unknown", "did you mean layers?", "kind, layers"]),
+    "unknown section": (
+        {"taks": {}},
+        ["taks: unknown key", "did you mean task?", "task, model, train, evaluate"],
+    ),
+    "unknown model key": (
+        {"model": {"layres": 2}},
+        ["model.layres: unknown", "did you mean layers?", "kind, layers"],
+    ),
     "unknown train key": ({"train": {"optimiser": "adam"}}, ["train.optimiser", "did you mean optimizer?"]),
     "unknown task key": ({"task": {"nosie": "fixed(1)"}}, ["task.nosie", "did you mean noise?"]),
-    "unknown evaluate key": ({"evaluate": {"sequence": 9}}, ["evaluate.sequence: ", "did you mean sequences?"]),
+    "unknown evaluate key": (
+        {"evaluate": {"sequence": 9}},
+        ["evaluate.sequence: ", "did you mean sequences?"],
+    ),
     "unlike any key": ({"model": {"zzz": 1}}, ["model.zzz: unknown key", "Allowed: kind, layers, heads"]),
     "key not text": ({"model": {1: 2}}, ["model.1", "keys should be strings"]),
     "negative layers": ({"model": {"layers": -1}}, ["model.layers", "greater than or equal to 1", "-1"]),
@@ -26,15 +35,27 @@ BAD = {
     "decimal for a whole number": ({"model": {"layers": 2.5}}, ["model.layers", "integer", "2.5"]),
     "truth for a number": ({"model": {"heads": True}}, ["model.heads", "integer", "True"]),
     "nothing for a number": ({"task": {"dim": None}}, ["task.dim", "integer", "None"]),
-    "heads of gd++": ({"model": {"kind": "gd++", "heads": 2}}, ["model", "heads must be 1 for kind gd++", "got 2"]),
+    "heads of gd++": (
+        {"model": {"kind": "gd++", "heads": 2}},
+        ["model", "heads must be 1 for kind gd++", "got 2"],
+    ),
     "unknown kind": ({"model": {"kind": "dense"}}, ["model.kind", "'full', 'diag' or 'gd++'", "'dense'"]),
     "unknown task kind": ({"task": {"kind": "cubic"}}, ["task.kind", "'linear_regression'", "'cubic'"]),
-    "unknown optimizer": ({"train": {"optimizer": "sgd"}}, ["train.optimizer", "'levenberg-marquardt'", "'sgd'"]),
-    "unknown objective": ({"train": {"objective": "mse"}}, ["train.objective", "'oracle' or 'bayes'", "'mse'"]),
+    "unknown optimizer": (
+        {"train": {"optimizer": "sgd"}},
+        ["train.optimizer", "'levenberg-marquardt'", "'sgd'"],
+    ),
+    "unknown objective": (
+        {"train": {"objective": "mse"}},
+        ["train.objective", "'oracle' or 'bayes'", "'mse'"],
+    ),
     "unknown precision": ({"train": {"precision": "float16"}}, ["train.precision", "'float64'", "'float16'"]),
     "unknown law": ({"task": {"noise": "gauss(1)"}}, ["task.noise", "uniform(a,b)", "'gauss(1)'"]),
     "number for a law": ({"task": {"noise": 5}}, ["task.noise", "uniform(a,b)", "'5'"]),
-    "law without numbers": ({"task": {"noise": "uniform(a,b)"}}, ["task.noise", "with numbers", "'uniform(a,b)'"]),
+    "law without numbers": (
+        {"task": {"noise": "uniform(a,b)"}},
+        ["task.noise", "with numbers", "'uniform(a,b)'"],
+    ),
     "too few numbers": ({"task": {"noise": "uniform(1)"}}, ["task.noise", "takes 2", "'uniform(1)'"]),
     "negative sigma": ({"task": {"noise": "fixed(-1)"}}, ["task.noise", ">= 0", "-1"]),
     "sigma not a number": ({"task": {"noise": "uniform(0,nan)"}}, ["task.noise", "finite", "nan"]),
@@ -42,7 +63,10 @@ BAD = {
     "level twice": ({"task": {"noise": "categorical(1,1)"}}, ["task.noise", "distinct", "(1.0, 1.0)"]),
     "no context": ({"task": {"context": 0}}, ["task.context", "greater than or equal to 1", "got 0"]),
     "negative dim": ({"task": {"dim": -1}}, ["task.dim", "greater than or equal to 1", "-1"]),
-    "covariance shape": ({"task": {"dim": 2, "input_covariance": EYE_3}}, ["input_covariance", "(2, 2)", "(3, 3)"]),
+    "covariance shape": (
+        {"task": {"dim": 2, "input_covariance": EYE_3}},
+        ["input_covariance", "(2, 2)", "(3, 3)"],
+    ),
     "covariance asymmetric": ({"task": {"dim": 2, "input_covariance": [[1, 0.5], [0, 1]]}}, ["symmetric"]),
     "covariance indefinite": (
         {"task": {"dim": 2, "weight_covariance": [[1, 2], [2, 1]]}},
@@ -57,9 +81,18 @@ BAD = {
         ["task.weight_covariance", "rows of equal length", "[1, 2]"],
     ),
     "covariance by name": ({"task": {"input_covariance": "eye"}}, ["task.input_covariance", "list", "'eye'"]),
-    "learning rate zero": ({"train": {"learning_rate": 0}}, ["train.learning_rate", "greater than 0", "got 0"]),
-    "learning rate NaN": ({"train": {"learning_rate": float("nan")}}, ["train.learning_rate", "finite", "nan"]),
-    "learning rate as text": ({"train": {"learning_rate": "fast"}}, ["train.learning_rate", "number", "'fast'"]),
+    "learning rate zero": (
+        {"train": {"learning_rate": 0}},
+        ["train.learning_rate", "greater than 0", "got 0"],
+    ),
+    "learning rate NaN": (
+        {"train": {"learning_rate": float("nan")}},
+        ["train.learning_rate", "finite", "nan"],
+    ),
+    "learning rate as text": (
+        {"train": {"learning_rate": "fast"}},
+        ["train.learning_rate", "number", "'fast'"],
+    ),
     "learning rate of levenberg-marquardt": (
         {"train": {"optimizer": "levenberg-marquardt", "learning_rate": 0.1}},
         ["train", "learning_rate", "adam and muon", "levenberg-marquardt"],
@@ -74,7 +107,10 @@ BAD = {
     "negative seed": ({"train": {"seed": -1}}, ["train.seed", "greater than or equal to 0", "-1"]),
     "seed too large": ({"train": {"seed": 2**31}}, ["train.seed", "less than 2147483648", "2147483648"]),
     "negative temper": ({"train": {"temper": -1}}, ["train.temper", "greater than 0", "-1"]),
-    "one sequence": ({"evaluate": {"sequences": 1}}, ["evaluate.sequences", "greater than or equal to 2", "got 1"]),
+    "one sequence": (
+        {"evaluate": {"sequences": 1}},
+        ["evaluate.sequences", "greater than or equal to 2", "got 1"],
+    ),
     "number for a section": ({"task": 3}, ["task", "must be a mapping", "dim, context", "got 3"]),
     "list for a section": ({"model": [1]}, ["model", "must be a mapping", "kind, layers, heads", "[1]"]),
     "a list": ([1], ["must be a mapping", "task, model, train, evaluate", "list"]),
@@ -131,7 +167,10 @@ def test_defaults_of_training_depend_on_the_kind(kind, optimizer, precision):
     [
         {},
         {"task": {"dim": 2, "noise": "categorical( 1, 3 )", "input_covariance": [[2, 0.5], [0.5, 1]]}},
-        {"model": {"kind": "full", "layers": 2, "heads": 3}, "train": {"optimizer": "adam", "learning_rate": 1e-3}},
+        {
+            "model": {"kind": "full", "layers": 2, "heads": 3},
+            "train": {"optimizer": "adam", "learning_rate": 1e-3},
+        },
         {"task": {"noise": "fixed(0.1)"}, "train": {"temper": None, "seed": 7}, "evaluate": {"sequences": 2}},
     ],
 )
@@ -166,7 +205,9 @@ def test_names_tell_runs_apart():
     ]
     names = [parse_spec(change).name() for change in changes]
     assert len(set(names)) == len(names)
-    assert all(re.fullmatch(r"[A-Za-z0-9.-]+", name) for name in names), "a folder name that no shell has to quote"
+    assert all(re.fullmatch(r"[A-Za-z0-9.-]+", name) for name in names), (
+        "a folder name that no shell has to quote"
+    )
 
 
 def test_a_model_is_built_to_the_spec_and_the_seed():
@@ -182,7 +223,9 @@ def test_a_model_is_built_to_the_spec_and_the_seed():
 def test_overrides_win_in_order(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("model: {kind: full, layers: 2}\n")
-    spec = load_spec(path, ["model.layers=3", "train.seed=5", "model.layers=7", "task.noise=categorical(1,3)"])
+    spec = load_spec(
+        path, ["model.layers=3", "train.seed=5", "model.layers=7", "task.noise=categorical(1,3)"]
+    )
     assert (spec.model.kind, spec.model.layers, spec.train.seed) == ("full", 7, 5)
     assert spec.task.noise == "categorical(1,3)"
 
@@ -205,7 +248,11 @@ def test_an_empty_file_gives_the_defaults(tmp_path):
         ("", ["train.seed"], ["--set takes section.field=value", "'train.seed'"]),
         ("", ["=3"], ["--set takes section.field=value", "'=3'"]),
         ("", ["train..seed=3"], ["--set takes section.field=value", "'train..seed=3'"]),
-        ("model: {layers: 2}", ["model.layers.deep=3"], ["--set model.layers.deep=3", "layers is not a section"]),
+        (
+            "model: {layers: 2}",
+            ["model.layers.deep=3"],
+            ["--set model.layers.deep=3", "layers is not a section"],
+        ),
         ("", ["model.layers=["], ["--set model.layers=[", "not valid YAML"]),
         ("", ["model.layres=3"], ["model.layres: unknown key", "did you mean layers?"]),
         ("", ["model=3"], ["model: must be a mapping", "got 3"]),

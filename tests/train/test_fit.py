@@ -58,12 +58,12 @@ def test_model_and_task_of_different_dim():
 @pytest.mark.parametrize(
     "kind, given, optimizer, precision, steps, rate",
     [
-        ("full", {}, "muon", "float32", 12_000, 0.02),
+        ("full", {}, "muon", "float32", 6000, 0.02),
         ("diag", {}, "levenberg-marquardt", "float64", 30, None),
         ("gd++", {}, "levenberg-marquardt", "float64", 30, None),
         ("diag", {"optimizer": "adam"}, "adam", "float32", 6000, 0.01),
         ("gd++", {"optimizer": "adam", "steps": 7, "learning_rate": 0.5}, "adam", "float32", 7, 0.5),
-        ("full", {"precision": "float64"}, "muon", "float64", 12_000, 0.02),
+        ("full", {"precision": "float64"}, "muon", "float64", 6000, 0.02),
     ],
 )
 def test_defaults_depend_on_the_kind(kind, given, optimizer, precision, steps, rate):

@@ -57,7 +57,9 @@ def test_against_reverse_mode(x64, rng, layers):
         product = jnp.eye(_DIM + 1)
         for layer in flat.reshape(-1, 2, 2):
             xx, xy, yx, yy = layer.reshape(-1)
-            W = jnp.block([[xx * jnp.ones((_DIM, _DIM)), xy * jnp.ones((_DIM, 1))], [yx * jnp.ones((1, _DIM)), yy]])
+            W = jnp.block(
+                [[xx * jnp.ones((_DIM, _DIM)), xy * jnp.ones((_DIM, 1))], [yx * jnp.ones((1, _DIM)), yy]]
+            )
             A = jnp.eye(_DIM + 1) + W * S
             S, product = A @ S @ A.T, A @ product
         return product[-1, :-1] @ probe

@@ -68,14 +68,16 @@ def test_objectives_differ_by_constants_and_their_gradients_not_at_all(x64, key,
     oracle_loss, floor = (np.asarray(each) for each in constants)
     losses = {name: np.asarray(loss) for name, (loss, _) in answers.items()}
     gradients = {
-        name: np.concatenate([np.asarray(leaf).reshape(_BLOCKS, -1) for leaf in jax.tree.leaves(gradient)], axis=1)
+        name: np.concatenate(
+            [np.asarray(leaf).reshape(_BLOCKS, -1) for leaf in jax.tree.leaves(gradient)], axis=1
+        )
         for name, (_, gradient) in answers.items()
     }
-    assert_mean_zero(losses["sampled"] - losses["oracle"] - oracle_loss, resolution=0.1 * oracle_loss.mean())
-    assert_mean_zero(losses["oracle"] - losses["bayes"] - floor, resolution=0.2 * floor.mean())
+    assert_mean_zero(losses["sampled"] - losses["oracle"] - oracle_loss, resolution=0.3 * oracle_loss.mean())
+    assert_mean_zero(losses["oracle"] - losses["bayes"] - floor, resolution=0.3 * floor.mean())
     size = np.abs(gradients["bayes"].mean(0)).max()
-    assert_mean_zero(gradients["sampled"] - gradients["oracle"], resolution=0.2 * size)
-    assert_mean_zero(gradients["oracle"] - gradients["bayes"], resolution=0.05 * size)
+    assert_mean_zero(gradients["sampled"] - gradients["oracle"], resolution=0.4 * size)
+    assert_mean_zero(gradients["oracle"] - gradients["bayes"], resolution=0.2 * size)
 
 
 @pytest.mark.parametrize("covariance", [False, True])

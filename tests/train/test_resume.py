@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 import yaml
 
-_ADAM = {"optimizer": "adam", "batch": 256, "steps": 8000, "precision": "float32"}
-_SECOND_ORDER = {"optimizer": "levenberg-marquardt", "sample": 2048, "steps": 40}
+_ADAM = {"optimizer": "adam", "batch": 256, "steps": 2000, "precision": "float32"}
+_SECOND_ORDER = {"optimizer": "levenberg-marquardt", "sample": 1024, "steps": 20}
 _RUNS = {"adam": ("diag", 2, _ADAM), "levenberg-marquardt": ("gd++", 3, _SECOND_ORDER)}
 
 
@@ -31,7 +31,9 @@ def finish(spec: Path, out: Path, *more: str) -> dict[str, np.ndarray]:
 def kill_after_a_checkpoint(spec: Path, out: Path, delay: float, *more: str) -> bool:
     """Start or go on with a run, kill it `delay` seconds after its next checkpoint; whether it was still running."""
     before = set((out / "checkpoints").glob("*.npz"))
-    process = subprocess.Popen(command(spec, out, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(spec, out, *more), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         while process.poll() is None and set((out / "checkpoints").glob("*.npz")) <= before:
             time.sleep(0.02)
@@ -40,3 +42,28 @@ def kill_after_a_checkpoint(spec: Path, out: Path, delay: float, *more: str) -> 
         process.send_signal(signal.SIGKILL)
         process.wait()
     return process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", list(_RUNS))
+def test_killed_and_resumed(tmp_path, seed, name):
+    """SIGKILL at moments drawn from `--seed`, after checkpoints of the first start and of the goings on."""
+    kind, layers, training = _RUNS[name]
+    spec = tmp_path / "spec.yaml"
+    task = {"dim": 3, "context": 6, "noise": "uniform(0,2)"}
+    spec.write_text(
+        yaml.safe_dump({"task": task, "model": {"kind": kind, "layers": layers}, "train": training})
+    )
+    expected = finish(spec, tmp_path / "unbroken")
+    steps = pl.read_parquet(tmp_path / "unbroken" / "metrics.parquet")["step"].to_list()
+    killed = [
+        kill_after_a_checkpoint(spec, tmp_path / "broken", delay, *more)
+        for delay, more in zip(
+            np.random.default_rng(seed).uniform(0, 0.5, 3), ([], ["--resume"], ["--resume"]), strict=True
+        )
+    ]
+    assert killed[0], "the run ended before it could be killed: give it more steps"
+    found = finish(spec, tmp_path / "broken", "--resume")
+    assert found.keys() == expected.keys()
+    for array, theirs in expected.items():
+        np.testing.assert_array_equal(found[array], theirs)
+    assert pl.read_parquet(tmp_path / "broken" / "metrics.parquet")["step"].to_list() == steps

@@ -11,8 +11,7 @@ from innerloop.train import second_order
 from innerloop.train.objectives import draw, draw_many
 from innerloop.train.second_order import Pool
 
-# Pools are NumPy arrays where the annotations of Examples say jax.Array.
-pytestmark = pytest.mark.usefixtures("unchecked", "x64")
+pytestmark = pytest.mark.usefixtures("x64")
 
 _DIM, _CONTEXT, _LAYERS = 3, 7, 2
 _COUNT = 300  # more than one chunk of sequences, and not a multiple of it
@@ -56,7 +55,11 @@ def test_normal_equations_and_curvature_are_the_dense_ones(key, rng, name, objec
         return jax.jvp(residuals, (theta,), (velocity,))[1]
 
     r, J, second = jax.jit(
-        lambda theta: (residuals(theta), jax.jacfwd(residuals)(theta), jax.jvp(along, (theta,), (velocity,))[1])
+        lambda theta: (
+            residuals(theta),
+            jax.jacfwd(residuals)(theta),
+            jax.jvp(along, (theta,), (velocity,))[1],
+        )
     )(theta)
     tall, many = np.asarray(J).reshape(-1, len(theta)), np.repeat(weights, r.shape[1])[:, None]
     hessian, gradient = second_order._normal_equations(model, examples, weights, np.asarray(r))
@@ -89,7 +92,7 @@ def test_an_iteration_never_raises_the_loss_of_the_whole_pool(key, seed, name):
 
 
 def test_finds_the_closed_form_of_one_step_of_gradient_descent(key):
-    """GD++ of one layer predicts with w = eta alpha. Since E alpha^T w = n d and E ||alpha||^2 = n d (n + d + 1 + E sigma^2),
+    """GD++ of one layer: w = eta alpha. As E alpha^T w = n d and E ||alpha||^2 = n d (n + d + 1 + E sigma^2),
 
     its best eta is 1 / (n + d + 1 + E sigma^2). The sample is from `--seed`, the tolerance 4 standard errors of its own
     best eta, which the solver has to meet to rounding.

@@ -1,6 +1,5 @@
 """A warm chain: every depth on the way, each no worse than the one before, and the same again from any checkpoint."""
 
-import jaxtyping
 import jax
 import numpy as np
 import pytest
@@ -28,17 +27,15 @@ def flat(model) -> np.ndarray:
 @pytest.fixture(scope="module")
 def unbroken(request):
     """An unbroken chain: it, and its state before every iteration and at the end."""
-    chain = make_chain(request.config.getoption("--seed"))
-    jaxtyping.config.update("jaxtyping_disable", True)
     with jax.enable_x64(True):
+        chain = make_chain(request.config.getoption("--seed"))
         states = [chain.start()]
         while not chain.finished(states[-1]):
             states.append(chain.advance(states[-1])[0])
-    jaxtyping.config.update("jaxtyping_disable", False)
     return chain, states
 
 
-pytestmark = pytest.mark.usefixtures("unchecked", "x64")
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 @pytest.mark.parametrize("phase, depth", [("scout", 2), ("solve", 2), ("scout", 3), ("polish", 3)])
@@ -48,15 +45,15 @@ def test_goes_on_from_a_checkpoint_bit_for_bit(unbroken, seed, phase, depth):
     state = next(
         state
         for state in states
-        if state.phase == phase and state.current.model.layers == depth and state.iteration == 1
+        if state.place.phase == phase and state.current.model.layers == depth and state.place.iteration == 1
     )
     fresh = make_chain(seed)
     again = fresh.unpack(fresh.pack(state))
     while not fresh.finished(again):
         again, _ = fresh.advance(again)
     end = states[-1]
-    assert again.total == end.total
-    assert again.judged == end.judged
+    assert again.place.total == end.place.total
+    assert again.place.judged == end.place.judged
     for mine, theirs in zip(again.solved, end.solved, strict=True):
         np.testing.assert_array_equal(flat(mine), flat(theirs))
 
@@ -64,7 +61,7 @@ def test_goes_on_from_a_checkpoint_bit_for_bit(unbroken, seed, phase, depth):
 def test_some_state_that_was_packed_had_hard_sequences(unbroken):
     """Else the tests of resuming would not cover them."""
     _, states = unbroken
-    assert any(state.hard is not None and state.phase == "polish" for state in states)
+    assert any(state.hard is not None and state.place.phase == "polish" for state in states)
 
 
 def test_holds_every_depth(unbroken):

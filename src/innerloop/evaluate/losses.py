@@ -41,7 +41,8 @@ class Estimate:
     @classmethod
     def of(cls, draws: np.ndarray) -> "Estimate":
         count = len(draws)
-        error = draws.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
+        with np.errstate(invalid="ignore", over="ignore"):  # a model that blows up has infinite losses
+            error = draws.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
         return cls(float(draws.mean()), float(error))
 
     def as_dict(self) -> dict[str, float]:
@@ -194,7 +195,7 @@ def draw_losses(
     return Draws(joined, np.concatenate(spreads), np.concatenate(oracles))
 
 
-def implicit_path(predictor, moments: Moments) -> Float[Array, "layers+1 dim"]:
+def implicit_path(predictor, moments: Moments) -> Float[Array, "depths dim"]:
     """A predictor's weights on one context, after every layer if it has layers."""
     weights = predictor.implicit_weights(moments)
     return weights if weights.ndim == 2 else weights[None]

@@ -59,7 +59,7 @@ def loss_by_sigma(
 def _sums(predictor, task: LinearRegression, keys: Key[Array, "blocks"], levels: Float[Array, "m"]):
     """Sums over sequences of the loss and of its square, for every level and layer."""
 
-    def one(moments: Moments) -> Float[Array, "layers+1"]:
+    def one(moments: Moments) -> Float[Array, "depths"]:
         assert moments.sigma is not None  # the sampler says it
         ridge = task.posterior(moments).ridge(moments.sigma)
         return task.half_square(implicit_path(predictor, moments) - ridge[None])

@@ -62,6 +62,10 @@ class Comparison:
     def sequences(self) -> int:
         return self.entries[0].evaluation.sequences
 
+    @property
+    def baseline_sequences(self) -> int:
+        return next(iter(self.baselines.values()))[0].sequences
+
     def table(self) -> pl.DataFrame:
         """One row a model and baseline: method, layers, value, standard_error, published, regret, worst_share."""
         rows = [

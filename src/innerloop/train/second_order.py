@@ -198,7 +198,13 @@ def _jacobian(
     theta, build = model.coordinates()
     if isinstance(model, Blockwise):
         _, jacobian = weights_and_jacobian(model.inner_flows(), jax.vmap(model._scaled)(S), probes)
-        chain = jax.jacfwd(lambda theta: build(theta).inner_flows().reshape(-1))(theta)
+
+        def flows(theta):
+            built = build(theta)
+            assert isinstance(built, Blockwise)
+            return built.inner_flows().reshape(-1)
+
+        chain = jax.jacfwd(flows)(theta)
         return -(jacobian / model.label_scale) @ chain
 
     probes = jnp.broadcast_to(probes, (len(S), *probes.shape[-2:]))

@@ -45,7 +45,7 @@ class Training(BaseModel):
     sample: int = Field(default=4096, ge=16, description="levenberg-marquardt: sequences in a Jacobian")
     seed: int = Field(default=0, ge=0, lt=2**31, description="everything random follows from it")
     precision: Literal["float32", "float64"] | None = Field(
-        default=None, description="by default float64 for levenberg-marquardt, float32 for the rest"
+        default=None, description="float32 or float64; by default float64 for levenberg-marquardt only"
     )
 
     @model_validator(mode="after")

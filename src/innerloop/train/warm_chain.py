@@ -182,9 +182,7 @@ class WarmChain:
         """The inverse of `pack`."""
         numbers = json.loads(str(arrays["numbers"]))
         layers, damping, stalled = (numbers.pop(name) for name in ("layers", "damping", "stalled"))
-        place = Place(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in numbers.items()}
-        )
+        place = Place(**numbers | {name: tuple(numbers[name]) for name in ("judged", "scouted")})
         hard = None
         if "hard_S" in arrays:
             moments = Moments(S=arrays["hard_S"], n=self.task.context)

@@ -1,0 +1,59 @@
+"""Table 1 as data: every entry of the file, under the law that its column stands for."""
+
+import csv
+from importlib.resources import files
+
+import pytest
+
+from innerloop.papers.vladymyrov2024 import published, table_1
+from innerloop.tasks import Categorical, Fixed, Uniform
+
+LAWS = {
+    "uniform_0": "fixed(0)",
+    "categorical_1_3": "categorical(1,3)",
+    "categorical_1_3_5": "categorical(1,3,5)",
+}
+LAWS |= {f"uniform_{top}": f"uniform(0,{top})" for top in range(1, 8)}
+
+
+def test_every_entry_of_the_file_and_nothing_else():
+    text = (files("innerloop.papers") / "published" / "vladymyrov2024_table1.csv").read_text()
+    expected = {
+        (row["method"], int(row["layers"]) if row["layers"] else None, LAWS[column]): float(row[column])
+        for row in csv.DictReader(text.splitlines())
+        for column in LAWS
+    }
+    table = table_1()
+    assert table.columns == ["method", "layers", "noise", "value"]
+    assert len(table) == len(expected) == 24 * 10
+    assert {row[:3]: row[3] for row in table.iter_rows()} == expected
+
+
+@pytest.mark.parametrize(
+    ("method", "noise", "layers", "value"),
+    [
+        ("diag", "uniform(0,5)", 7, 0.047),
+        ("full", Categorical(1, 3), 4, 0.032),
+        ("gd++", Uniform(0, 1), 1, 1.639),
+        ("diag", Fixed(0), 7, 2.5e-12),
+        ("tunedrr", Uniform(0, 5), None, 0.049),
+        ("constrr", "fixed(0)", None, 0.0),
+    ],
+)
+def test_single_entries_as_printed(method, noise, layers, value):
+    assert published(method, noise, layers) == value
+
+
+@pytest.mark.parametrize(
+    ("method", "noise", "layers"),
+    [
+        ("diag", "uniform(0,5)", None),
+        ("diag", "uniform(0,5)", 8),
+        ("tunedrr", "uniform(0,5)", 1),
+        ("diag", "uniform(0,8)", 1),
+        ("diag", Uniform(1, 5), 1),
+        ("ols", "uniform(0,5)", None),
+    ],
+)
+def test_what_the_paper_does_not_say_is_none(method, noise, layers):
+    assert published(method, noise, layers) is None

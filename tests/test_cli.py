@@ -1,0 +1,290 @@
+"""The command as a user meets it: exit codes, what is on standard output, and what is on standard error."""
+
+import contextlib
+import io
+import json
+import math
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from innerloop import cli, study
+from innerloop.study import load_run
+
+SPEC = """\
+task: {dim: 2, context: 6, noise: "uniform(0,2)"}
+model: {kind: gd++, layers: 1}
+train: {optimizer: levenberg-marquardt, steps: 1, sample: 32}
+evaluate: {sequences: 500}
+"""
+COMMANDS = ["demo", "train", "evaluate", "baselines", "doctor"]
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def innerloop(*arguments: object) -> Result:
+    """The command line's `main` in this process, as from a shell."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "argv", ["innerloop", *map(str, arguments)])
+        patch.setenv("COLUMNS", "200")
+        patch.setenv("NO_COLOR", "1")
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+            sys.exit(0)
+    return Result(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def one_object(result: Result) -> dict:
+    """Standard output as exactly one JSON object, without NaN, which JSON does not know."""
+    assert result.code == 0, result.err
+    assert result.out.count("\n") == 1 and result.out.endswith("}\n")
+    return json.loads(result.out, parse_constant=pytest.fail)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A spec, the run folder that `train` made of it, and what it said."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "run.yaml").write_text(SPEC)
+    return (
+        folder / "run.yaml",
+        folder / "run",
+        innerloop("train", folder / "run.yaml", "--out", folder / "run"),
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained):
+    return one_object(innerloop("evaluate", trained[1], "--json"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command):
+    result = innerloop(command, "--help")
+    assert result.code == 0
+    assert f"innerloop {command}" in result.out
+    assert result.err == ""
+
+
+def test_the_help_lists_every_command():
+    result = innerloop("--help")
+    assert result.code == 0
+    assert [name for name in COMMANDS if f" {name} " not in result.out] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope"], "No such command 'nope'"),
+        (["baselines", "--nosie", "fixed(1)"], "No such option"),
+        (["baselines"], "Missing option '--noise'"),
+        (["train"], "Missing argument"),
+        (["baselines", "--noise", "fixed(1)", "--dim", "two"], "'two' is not a valid"),
+        (["baselines", "--noise", "fixed(1)", "--dim", "0"], "dim must be a whole number >= 1, got 0"),
+        (
+            ["baselines", "--noise", "fixed(1)", "--context", "-3"],
+            "context must be a whole number >= 1, got -3",
+        ),
+        (
+            ["baselines", "--noise", "normal(1)"],
+            "noise must be fixed(s), uniform(a,b) or categorical(s1,s2,...)",
+        ),
+        (["baselines", "--noise", "uniform(5,0)"], "low < high, got low=5, high=0"),
+        (
+            ["baselines", "--noise", "fixed(1)", "--sequences", "1"],
+            "sequences must be a whole number >= 2, got 1",
+        ),
+        (
+            ["baselines", "--noise", "fixed(1)", "--seed", "-1"],
+            "seed must be a whole number >= 0 and < 2^31, got -1",
+        ),
+        (["evaluate", "nowhere"], "nowhere is not a run: it has no spec.yaml"),
+        (["train", "nowhere.yaml"], "cannot read the spec nowhere.yaml: No such file"),
+        (["train", "."], "cannot read the spec .: Is a directory"),
+    ],
+)
+def test_a_mistake_is_one_message_and_exit_code_2(arguments, said, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    result = innerloop(*arguments)
+    assert result.code == 2
+    assert said in result.err
+    assert "Traceback" not in result.err
+    assert result.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["model.layres=3"], "model.layres: unknown key; did you mean layers?"),
+        (["train.batch=0"], "train.batch: input should be greater than or equal to 1, got 0"),
+        (["train.seed"], "--set takes section.field=value, such as train.seed=3, got 'train.seed'"),
+        (["task.dim.x=3"], "task.dim.x=3: dim is not a section"),
+        (["model.layers=[3]"], "model.layers: input should be a valid integer, got [3]"),
+    ],
+)
+def test_a_wrong_setting_starts_nothing(trained, tmp_path, settings, said):
+    spec, *_ = trained
+    options = [part for setting in settings for part in ("--set", setting)]
+    result = innerloop("train", spec, *options, "--out", tmp_path / "run")
+    assert (result.code, result.out) == (2, "")
+    assert said in result.err, "brackets survive the markup of the terminal too"
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_says_where_the_run_is_and_prints_no_result(trained):
+    _, folder, result = trained
+    assert result.code == 0
+    assert result.out == ""
+    assert f"the run is in {folder}. Next: innerloop evaluate {folder}" in result.err
+    assert "100%" in result.err
+    assert load_run(folder).spec.model.kind == "gd++"
+
+
+def test_train_leaves_an_existing_run_alone(trained):
+    spec, folder, _ = trained
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    again = innerloop("train", spec, "--out", folder)
+    other = innerloop("train", spec, "--set", "train.seed=1", "--out", folder, "--resume")
+    assert (again.code, other.code) == (2, 2)
+    assert "already holds a run; go on with it by --resume, or choose another --out" in again.err
+    assert "holds a run of another spec" in other.err
+    assert innerloop("train", spec, "--out", folder, "--resume").code == 0
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_train_into_what_is_no_folder(trained):
+    spec, *_ = trained
+    result = innerloop("train", spec, "--out", spec / "run")
+    assert result.code == 2
+    assert "cannot write to the run folder" in result.err
+    assert spec.read_text() == SPEC
+
+
+def test_runs_go_to_a_folder_named_after_the_spec(trained, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        study, "train_run", lambda spec, folder, **_: asked.append(folder) or load_run(trained[1])
+    )
+    assert innerloop("train", trained[0], "--set", "train.seed=3").code == 0
+    assert str(asked[0]) == "runs/gdpp-1l-d2-n6-uniform-0-2-seed3"
+
+
+def test_ctrl_c_ends_with_1_and_says_how_to_go_on(trained, monkeypatch, tmp_path):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study.run, "fit", interrupted)
+    result = innerloop("train", trained[0], "--out", tmp_path / "run")
+    assert result.code == 1
+    assert "stopped; what was saved is kept, go on by --resume" in result.err
+    assert "Traceback" not in result.err
+    assert json.loads((tmp_path / "run" / "status.json").read_text())["status"] == "stopped"
+    early = innerloop("evaluate", tmp_path / "run")
+    assert early.code == 2
+    assert "no trained model yet (status stopped)" in early.err
+
+
+def test_a_damaged_model_is_a_message(trained, tmp_path):
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    (tmp_path / "model.npz").write_bytes((trained[1] / "model.npz").read_bytes()[:100])
+    result = innerloop("evaluate", tmp_path, "--json")
+    assert (result.code, result.out) == (2, "")
+    assert "model.npz is damaged" in result.err
+
+
+def check_baselines(answer: dict, *, sequences: int) -> None:
+    """The outer shape, and what must hold between its numbers."""
+    assert (answer["noise"], answer["dim"], answer["context"]) == ("uniform(0,2)", 2, 6)
+    assert answer["sequences"] == sequences
+    assert set(answer["baselines"]) == {"constrr", "adarr", "tunedrr", "ols", "bayes"}
+    tuned = {name: set(row["tuned"]) for name, row in answer["baselines"].items() if row["tuned"]}
+    assert tuned == {"constrr": {"sigma"}, "tunedrr": {"factor", "cap"}}
+    for row in (answer["oracle"], answer["floor"]):
+        assert set(row) == {"value", "se"} and 0 < row["se"] < row["value"]
+    for row in answer["baselines"].values():
+        assert set(row) == {"value", "se", "tuned"}
+        assert row["value"] >= answer["floor"]["value"] * (1 - 1e-9)
+    assert answer["baselines"]["bayes"]["value"] == pytest.approx(answer["floor"]["value"], rel=1e-9)
+
+
+def test_baselines_as_json():
+    result = innerloop(
+        "baselines", "--noise", "Uniform(0, 2)", "--dim", 2, "--context", 6, "--sequences", 500, "--json"
+    )
+    answer = one_object(result)
+    assert set(answer) == {"noise", "dim", "context", "sequences", "oracle", "floor", "baselines"}
+    check_baselines(answer, sequences=500)
+
+
+def test_evaluate_as_json_has_the_baselines_and_the_model(evaluated):
+    check_baselines(evaluated, sequences=500)
+    assert set(evaluated) == {"noise", "dim", "context", "sequences", "oracle", "floor", "baselines", "model"}
+    model = evaluated["model"]
+    assert {"adjusted_loss", "regret", "per_layer", "per_sigma"} <= set(model)
+    assert set(model["adjusted_loss"]) == set(model["regret"]) == {"value", "se"}
+    expected = model["regret"]["value"] + evaluated["floor"]["value"]
+    assert model["adjusted_loss"]["value"] == pytest.approx(expected, rel=1e-9)
+    assert len(model["per_layer"]) == 2 and model["per_layer"][-1] == model["adjusted_loss"]
+    assert model["per_layer"][0]["value"] > model["adjusted_loss"]["value"]
+    assert [set(row) for row in model["per_sigma"]] == [{"sigma", "value", "se"}] * 29
+    assert [model["per_sigma"][end]["sigma"] for end in (0, -1)] == [0, 3]
+
+
+def test_numbers_that_json_cannot_say_are_null(capsys):
+    answer = {"model": {"worst_share": math.nan, "per_layer": [{"value": math.inf, "se": 1.5}]}}
+    cli._show(answer, True, title="")
+    expected = {"model": {"worst_share": None, "per_layer": [{"value": None, "se": 1.5}]}}
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == expected
+
+
+def test_the_table_has_every_predictor_worst_first_and_the_floor_last(evaluated, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    cli._show(evaluated, False, title="a title")
+    lines = capsys.readouterr().out.splitlines()
+    assert "a title, sigma ~ uniform(0,2), d = 2, n = 6" in lines[0] + lines[1]
+    rows = [line.split("│")[1:3] for line in lines if line.startswith("│")]
+    names = [name.strip() for name, _ in rows]
+    losses = {"model": evaluated["model"]["adjusted_loss"]["value"]}
+    losses |= {name: row["value"] for name, row in evaluated["baselines"].items()}
+    assert names[:-1] == sorted(losses, key=lambda name: -losses[name])
+    assert names[-1].startswith("Bayes floor")
+    assert [loss.strip() for _, loss in rows][:-1] == [f"{losses[name]:.5f}" for name in names[:-1]]
+
+
+def test_doctor_as_json(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    answer = one_object(innerloop("doctor", "--json"))
+    assert {"python", "jax", "backend", "git_revision", "devices", "precision"} <= set(answer)
+    assert answer["python"].split(".")[:2] == [str(part) for part in sys.version_info[:2]]
+    assert answer["results"] == str(tmp_path / "runs")
+    assert answer["devices"]
+
+
+def test_doctor_for_people():
+    result = innerloop("doctor")
+    assert (result.code, result.err) == (0, "")
+    assert "jaxlib" in result.out and "float32" in result.out
+
+
+def test_a_process_of_its_own_ends_the_same_way(tmp_path):
+    """Exit code and streams as a shell sees them: a mistake, with brackets that a terminal could take for markup."""
+    command = [sys.executable, "-m", "innerloop.cli", "baselines", "--noise", "[red](1)", "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: noise must be")
+    assert "got '[red](1)'" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
