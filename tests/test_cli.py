@@ -16,7 +16,7 @@ from innerloop.study import load_run
 SPEC = """\
 task: {dim: 2, context: 6, noise: "uniform(0,2)"}
 model: {kind: gd++, layers: 1}
-train: {optimizer: levenberg-marquardt, steps: 1, sample: 32}
+train: {optimizer: levenberg-marquardt, steps: 1, sample: 256}
 evaluate: {sequences: 500}
 """
 COMMANDS = ["demo", "train", "evaluate", "baselines", "doctor"]

@@ -202,7 +202,7 @@ def test_no_gd_plus_plus_beats_the_best_constant_level(seed):
         assert min(gap.value + 4 * gap.standard_error for gap in gaps) > 0
         if (least := min(estimate.value for estimate in gaps)) < gap:
             best, gap = tried[[estimate.value for estimate in gaps].index(least)], least
-    assert gap < 0.5 * bound.mean()
+    assert gap < 2 * bound.mean()
 
 
 def gd_plus_plus(w: np.ndarray):

@@ -11,8 +11,6 @@ model.npz            the trained parameters of every depth
 import json
 import platform
 import subprocess
-import zipfile
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,7 +25,7 @@ import yaml
 from innerloop.models import LinearTransformer
 from innerloop.study.spec import RunSpec, SpecError, parse_spec
 from innerloop.train import Checkpoints, Report, fit
-from innerloop.train.checkpoint import write_atomically
+from innerloop.train.checkpoint import write_arrays, write_atomically
 
 _FLUSH_EVERY = 2.0  # seconds between writes of the metrics
 
@@ -95,6 +93,7 @@ def train_run(
             spec.model.build(task, spec.train.seed),
             task,
             report=keep,
+            before_saving=metrics.flush,
             checkpoints=Checkpoints(folder / "checkpoints"),
             resume=resume,
             **spec.train.model_dump(),
@@ -112,7 +111,7 @@ def train_run(
         for depth, model in result.exact.items()
         for index, leaf in enumerate(jax.tree.leaves(model))
     }
-    write_atomically(folder / "model.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+    write_arrays(folder / "model.npz", arrays)
     _write_json(folder / "status.json", {"status": "done", "seconds": already + result.seconds})
     return load_run(folder)
 
@@ -133,9 +132,8 @@ def load_run(folder: str | Path) -> Run:
             f"{folder} has no trained model yet (status {state}); go on with it by innerloop train --resume"
         )
     try:
-        with np.load(folder / "model.npz", allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        arrays = read_arrays(folder / "model.npz")
+    except DamagedFile as error:
         raise SpecError(
             f"{folder / 'model.npz'} is damaged ({error}); delete it and train again by --resume"
         ) from None
@@ -143,9 +141,19 @@ def load_run(folder: str | Path) -> Run:
     exact = {}
     for depth in sorted({int(name.split("/")[0]) for name in arrays}):
         template = spec.model.model_copy(update={"layers": depth}).build(task)
-        structure = jax.tree.structure(template)
-        leaves = [arrays[f"{depth}/{index}"] for index in range(structure.num_leaves)]
+        expected, structure = jax.tree.flatten(template)
+        leaves = [arrays.get(f"{depth}/{index}") for index in range(len(expected))]
+        if any(leaf is None or leaf.shape != like.shape for leaf, like in zip(leaves, expected, strict=True)):
+            raise SpecError(
+                f"{folder / 'model.npz'} is damaged (its arrays do not fit spec.yaml); "
+                "delete it and train again by --resume"
+            )
         exact[depth] = jax.tree.unflatten(structure, leaves)
+    if spec.model.layers not in exact:
+        raise SpecError(
+            f"{folder / 'model.npz'} is damaged (no model of {spec.model.layers} layers); "
+            "delete it and train again by --resume"
+        )
     by_depth = {
         depth: jax.tree.map(lambda leaf: jnp.asarray(leaf, float), model) for depth, model in exact.items()
     }

@@ -26,7 +26,7 @@ class Checkpoints:
     def save(self, step: int, arrays: dict[str, np.ndarray]) -> None:
         """Write `arrays` as the checkpoint of `step`; a crash at any moment leaves the older ones as they were."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / f"{step:08d}.npz", lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        write_arrays(self.folder / f"{step:08d}.npz", arrays)
         for old in self._files()[: -self.keep]:
             old.unlink(missing_ok=True)
 
@@ -38,9 +38,8 @@ class Checkpoints:
         """
         for path in reversed(self._files()):
             try:
-                with np.load(path, allow_pickle=False) as archive:
-                    return int(path.stem), {name: archive[name] for name in archive.files}
-            except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+                return int(path.stem), read_arrays(path)
+            except DamagedFile as error:
                 warnings.warn(
                     f"{path} is damaged ({error}); going back to the checkpoint before it", stacklevel=2
                 )
@@ -50,6 +49,40 @@ class Checkpoints:
         if not self.folder.is_dir():
             return []
         return sorted(path for path in self.folder.iterdir() if re.fullmatch(r"\d+\.npz", path.name))
+
+
+class DamagedFile(Exception):
+    """A file of arrays that does not read whole."""
+
+
+_NAMES = "__names__"  # all members' names: a damaged directory of the archive may hide one
+
+
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write named arrays as one `.npz`, whole or not at all."""
+    everything = {**arrays, _NAMES: np.array(sorted(arrays))}
+    write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **everything))
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays that `write_arrays` wrote.
+
+    Raises:
+        DamagedFile: the file was cut short or altered.
+    """
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            if (bad := archive.testzip()) is not None:
+                raise DamagedFile(f"the checksum of {bad} is wrong")
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as members:
+                arrays = {name: members[name] for name in members.files}
+    # A RuntimeError is what zipfile says of a flag that a flipped bit has set.
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DamagedFile(str(error) or type(error).__name__) from None
+    if sorted(arrays.keys() - {_NAMES}) != arrays.pop(_NAMES, np.array([])).tolist():
+        raise DamagedFile("a member is missing")
+    return arrays
 
 
 def write_atomically(path: Path, write) -> None:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from innerloop.models.linear import LinearTransformer
 from innerloop.tasks import LinearRegression
@@ -123,10 +123,14 @@ def _update_rule(optimizer: str, learning_rate: float, steps: int) -> optax.Grad
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, learning_rate, max(1, steps // 20), max(2, steps), learning_rate / 1000
     )
+
+    def rate(count):
+        return schedule(jnp.asarray(count, float))
+
     if optimizer == "muon":
-        rule = optax.contrib.muon(schedule, muon_weight_dimension_numbers=_last_two_axes)
+        rule = optax.contrib.muon(rate, muon_weight_dimension_numbers=_last_two_axes)
     else:
-        rule = optax.adam(schedule)
+        rule = optax.adam(rate)
     return optax.chain(optax.clip_by_global_norm(1.0), rule)
 
 
@@ -143,7 +147,7 @@ def _interval(
     carry,
     task: LinearRegression,
     key: PRNGKeyArray,
-    steps: Float[Array, "count"],
+    steps: Int[Array, "count"],
     transformation: optax.GradientTransformation,
     objective: Objective,
     batch: int,
@@ -164,7 +168,7 @@ def _interval(
         (value, loss), gradient = eqx.filter_value_and_grad(objective_value, has_aux=True)(model, examples)
         updates, new_state = transformation.update(gradient, optimizer_state, _arrays(model))
         new_model = eqx.apply_updates(model, updates)
-        finite = jnp.isfinite(value) & jnp.isfinite(optax.global_norm(gradient))
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, gradient))]).all()
         new = (new_model, new_state, skipped)
         old = (model, optimizer_state, skipped + 1)
         chosen = jax.tree.map(

@@ -49,6 +49,7 @@ def fit(
     task: LinearRegression,
     *,
     report: Callable[[loop.Report], None] | None = None,
+    before_saving: Callable[[], None] | None = None,
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
     **options,
@@ -58,6 +59,7 @@ def fit(
     Args:
         model: its kind and size; its parameters are where first-order training starts.
         report: called after every interval with progress, loss, regret and time left.
+        before_saving: called before every checkpoint.
         checkpoints, resume: where to keep states, and whether to go on from the newest one.
         **options: fields of `Training`: objective, optimizer, steps, batch, learning_rate, seed, ..
 
@@ -82,7 +84,12 @@ def fit(
     with jax.enable_x64(precision == "float64"):
         trainer = make_trainer(_cast(model, precision), task, training)
         state = loop.run(
-            trainer, regret=_Regret(task, training.seed), report=keep, checkpoints=checkpoints, resume=resume
+            trainer,
+            regret=_Regret(task, training.seed),
+            report=keep,
+            before_saving=before_saving,
+            checkpoints=checkpoints,
+            resume=resume,
         )
         exact = {depth: jax.tree.map(np.asarray, solved) for depth, solved in trainer.by_depth(state).items()}
     by_depth = {

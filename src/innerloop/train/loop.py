@@ -54,6 +54,7 @@ def run(
     *,
     regret: Callable[[LinearTransformer], float],
     report: Callable[[Report], None] | None = None,
+    before_saving: Callable[[], None] | None = None,
     checkpoints: Checkpoints | None = None,
     resume: bool = False,
     save_every: float = 2.0,
@@ -63,6 +64,8 @@ def run(
     Args:
         regret: judges the current model for the report.
         report: called after every interval.
+        before_saving: called before every checkpoint: what was reported must be on disk by then, for a resumed run
+            starts after it.
         checkpoints: where states are kept; None keeps none.
         resume: go on from the newest readable checkpoint, if there is one.
         save_every: seconds between checkpoints; the last state is always saved.
@@ -78,12 +81,14 @@ def run(
         state, row = trainer.advance(state)
         step += 1
         now = time.monotonic()
-        if checkpoints is not None and (now - saved > save_every or trainer.finished(state)):
-            checkpoints.save(step, trainer.pack(state))
-            saved = now
         if report is not None:
             progress = trainer.progress(state)
             left = (now - began) * (1 - progress) / (progress - before) if progress > before else None
             row = {"step": step, **row, "regret": regret(trainer.current(state)), "seconds": now - began}
             report(Report(row, progress, left))
+        if checkpoints is not None and (now - saved > save_every or trainer.finished(state)):
+            if before_saving is not None:
+                before_saving()
+            checkpoints.save(step, trainer.pack(state))
+            saved = now
     return state

@@ -57,6 +57,7 @@ class Pool:
         """A pool of the same size whose last sequences are `hard`, at their own small weights."""
         if hard is None:
             return self
+        hard = hard.newest(len(self.weights) // 2)
         rest = np.arange(len(self.weights) - len(hard.weights))
         weights = np.full(len(rest), (1 - hard.weights.sum()) / len(rest))
         return Pool(take(self.examples, rest), weights) + hard

@@ -27,7 +27,7 @@ class Training(BaseModel):
         ge=1,
         description="updates (adam 6000, muon 6000), or iterations a depth (levenberg-marquardt 30)",
     )
-    batch: int = Field(default=512, ge=1, description="sequences an update of adam or muon")
+    batch: int = Field(default=512, ge=1, strict=True, description="sequences an update of adam or muon")
     learning_rate: float | None = Field(
         default=None, gt=0, allow_inf_nan=False, description="adam 0.01, muon 0.02"
     )
