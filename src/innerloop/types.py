@@ -7,6 +7,7 @@ oracle or a test may use; data from elsewhere leaves them `None`.
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -25,12 +26,23 @@ class Moments(eqx.Module):
         n: how many examples were summed.
         weights: the regression weights that generated the labels, shape `(..., dim)`, if known.
         sigma: the standard deviation of the label noise, shape `(...)`, if known.
+
+    Raises:
+        ValueError: S is not square or smaller than 2 x 2, n is not a whole number >= 1, or a value is not finite.
     """
 
     S: Float[AnyArray, "*batch D D"]
     n: int = eqx.field(static=True)
     weights: Float[AnyArray, "*batch dim"] | None = None
     sigma: Float[AnyArray, "*batch"] | None = None
+
+    def __check_init__(self):
+        if isinstance(self.n, bool) or not isinstance(self.n, int | np.integer) or self.n < 1:
+            raise ValueError(f"n, the number of examples, must be a whole number >= 1, got {self.n!r}")
+        shape = np.shape(self.S)
+        if len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] < 2:
+            raise ValueError(f"S must have shape (..., D, D) with D = dim + 1 >= 2, got {shape}")
+        _check_finite(S=self.S)
 
     @property
     def dim(self) -> int:
@@ -61,6 +73,9 @@ class Prompt(eqx.Module):
         query: the input to predict at, shape `(..., dim)`.
         label: the query's noise-free label, shape `(...)`, if known.
         weights, sigma: as in `Moments`.
+
+    Raises:
+        ValueError: the shapes do not fit together, a context is empty, or a value is not finite.
     """
 
     x: Float[Array, "*batch n dim"]
@@ -69,6 +84,18 @@ class Prompt(eqx.Module):
     label: Float[Array, "*batch"] | None = None
     weights: Float[Array, "*batch dim"] | None = None
     sigma: Float[Array, "*batch"] | None = None
+
+    def __check_init__(self):
+        x, y, query = (np.shape(array) for array in (self.x, self.y, self.query))
+        if len(x) < 2 or 0 in x[-2:]:
+            raise ValueError(f"x must have shape (..., n, dim) with n and dim >= 1, got {x}")
+        if y != x[:-1]:
+            raise ValueError(f"y must have shape (..., n) = {x[:-1]} beside x of shape {x}, got {y}")
+        if query != (*x[:-2], x[-1]):
+            raise ValueError(
+                f"query must have shape (..., dim) = {(*x[:-2], x[-1])} beside x of shape {x}, got {query}"
+            )
+        _check_finite(x=self.x, y=self.y, query=self.query)
 
     @property
     def tokens(self) -> Float[Array, "*batch n D"]:
@@ -84,6 +111,13 @@ class Prompt(eqx.Module):
             weights=self.weights,
             sigma=self.sigma,
         )
+
+
+def _check_finite(**arrays: AnyArray) -> None:
+    for name, array in arrays.items():
+        # What is being traced has no values yet.
+        if not isinstance(array, jax.core.Tracer) and not np.isfinite(np.asarray(array)).all():
+            raise ValueError(f"{name} must be finite, got NaN or infinity")
 
 
 @runtime_checkable

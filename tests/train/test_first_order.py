@@ -11,21 +11,7 @@ from innerloop.train.first_order import FirstOrder, _null_loss, _tempered
 from innerloop.train.objectives import draw
 
 _DIM, _CONTEXT = 3, 6
-# Until first_order.py takes whole-number steps, casts the count for optax's schedules, and calls optax.tree.norm.
-pytestmark = [
-    pytest.mark.usefixtures("unchecked", "promoting"),
-    pytest.mark.filterwarnings("ignore:optax.global_norm:DeprecationWarning"),
-]
-# the annotation of _interval takes no whole numbers
-
 _TASK = LinearRegression(_DIM, _CONTEXT, "uniform(0,2)")
-
-
-@pytest.fixture
-def promoting():
-    """Optax's schedules multiply floats by whole numbers, which strict promotion refuses."""
-    with jax.numpy_dtype_promotion("standard"):
-        yield
 
 
 def make_model(key, kind: str = "diag", layers: int = 2) -> LinearTransformer:

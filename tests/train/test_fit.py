@@ -14,8 +14,6 @@ _TASK = LinearRegression(3, 6, "uniform(0,2)")
 _ADAM = {"optimizer": "adam", "batch": 32}
 _SECOND_ORDER = {"optimizer": "levenberg-marquardt", "sample": 512, "steps": 2}
 
-pytestmark = pytest.mark.usefixtures("unchecked")
-
 
 def make_model(kind: str = "gd++", layers: int = 1, dim: int = 3) -> LinearTransformer:
     sizes = {"key": jax.random.key(0), "context": 6, "label_scale": 0.5}
