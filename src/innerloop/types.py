@@ -7,9 +7,9 @@ oracle or a test may use; data from elsewhere leaves them `None`.
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 # Samples to slice are kept in NumPy, samples to compute on in JAX; type checkers cannot say that they mix.
@@ -116,7 +116,7 @@ class Prompt(eqx.Module):
 def _check_finite(**arrays: AnyArray) -> None:
     for name, array in arrays.items():
         # What is being traced has no values yet.
-        if not isinstance(array, jax.core.Tracer) and not np.isfinite(np.asarray(array)).all():
+        if not isinstance(array, Tracer) and not np.isfinite(np.asarray(array)).all():
             raise ValueError(f"{name} must be finite, got NaN or infinity")
 
 

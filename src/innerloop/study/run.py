@@ -25,7 +25,7 @@ import yaml
 from innerloop.models import LinearTransformer
 from innerloop.study.spec import RunSpec, SpecError, parse_spec
 from innerloop.train import Checkpoints, Report, fit
-from innerloop.train.checkpoint import write_arrays, write_atomically
+from innerloop.train.checkpoint import DamagedFile, read_arrays, write_arrays, write_atomically
 
 _FLUSH_EVERY = 2.0  # seconds between writes of the metrics
 

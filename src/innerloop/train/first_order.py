@@ -124,13 +124,10 @@ def _update_rule(optimizer: str, learning_rate: float, steps: int) -> optax.Grad
         0.0, learning_rate, max(1, steps // 20), max(2, steps), learning_rate / 1000
     )
 
-    def rate(count):
-        return schedule(jnp.asarray(count, float))
-
     if optimizer == "muon":
-        rule = optax.contrib.muon(rate, muon_weight_dimension_numbers=_last_two_axes)
+        rule = optax.contrib.muon(schedule, muon_weight_dimension_numbers=_last_two_axes)
     else:
-        rule = optax.adam(rate)
+        rule = optax.adam(schedule)
     return optax.chain(optax.clip_by_global_norm(1.0), rule)
 
 
@@ -166,7 +163,9 @@ def _interval(
         model, optimizer_state, skipped = eqx.combine(dynamic, static)
         examples = draw(task, objective, jax.random.fold_in(key, step), batch, dtype=dtype)
         (value, loss), gradient = eqx.filter_value_and_grad(objective_value, has_aux=True)(model, examples)
-        updates, new_state = transformation.update(gradient, optimizer_state, _arrays(model))
+        # Optax multiplies floats by whole-number counts, which a caller's strict promotion would refuse.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, new_state = transformation.update(gradient, optimizer_state, _arrays(model))
         new_model = eqx.apply_updates(model, updates)
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, gradient))]).all()
         new = (new_model, new_state, skipped)
