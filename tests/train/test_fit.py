@@ -81,11 +81,12 @@ def test_defaults_depend_on_the_kind(kind, given, optimizer, precision, steps, r
     ids=["adam", "levenberg-marquardt"],
 )
 def test_the_model_comes_back_in_the_precision_of_the_caller(options, exact):
-    result = fit(make_model(), _TASK, **options)
+    model = make_model()
+    result = fit(model, _TASK, **options)
     assert {leaf.dtype for leaf in leaves(result.model)} == {np.dtype(np.float32)}
     assert {leaf.dtype for leaf in leaves(result.exact[1])} == {np.dtype(exact)}
     with jax.enable_x64(True):
-        inside = fit(make_model(), _TASK, **options)
+        inside = fit(model, _TASK, **options)
         assert {leaf.dtype for leaf in leaves(inside.model)} == {np.dtype(np.float64)}
     # Where it was called from changes the answer's precision, not the training.
     for mine, theirs in zip(leaves(result.exact[1]), leaves(inside.exact[1]), strict=True):

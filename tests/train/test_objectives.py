@@ -10,7 +10,7 @@ from innerloop.models import LinearTransformer
 from innerloop.tasks import LinearRegression
 from innerloop.train.objectives import draw, draw_many
 
-_BLOCK, _BLOCKS = 1000, 40
+_BLOCK, _BLOCKS = 1000, 80
 _DIM, _CONTEXT = 3, 7
 _INPUTS = np.array([[1.5, 0.3, 0.0], [0.3, 1.0, -0.2], [0.0, -0.2, 0.6]])
 _WEIGHTS = np.array([[0.8, -0.2, 0.1], [-0.2, 1.2, 0.0], [0.1, 0.0, 0.5]])
@@ -45,7 +45,7 @@ def assert_mean_zero(blocks: np.ndarray, *, resolution: float) -> None:
 
 @pytest.mark.parametrize("covariance", [False, True])
 def test_objectives_differ_by_constants_and_their_gradients_not_at_all(x64, key, covariance):
-    """40,000 sequences from `--seed`, the same for every objective, so that differences are of low variance."""
+    """80,000 sequences from `--seed`, the same for every objective, so that differences are of low variance."""
     task = linear_regression(covariance)
     model = LinearTransformer.diag(_DIM, 2, 2, key=key, context=_CONTEXT, label_scale=0.5)
 
