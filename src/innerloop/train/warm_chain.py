@@ -86,7 +86,7 @@ class WarmChain:
         warm: go through all depths from 1; else solve the model's depth from `starts` cold starts.
         starts: cold starts at each depth.
         sample: sequences in a Jacobian; pool: sequences on which a trial is judged; polish: both times this at the end.
-        steps: at most so many iterations a depth, `scout` of them for each candidate.
+        steps: at most so many iterations a depth, twice that at the last, and `scout` for each candidate.
     """
 
     model: LinearTransformer
@@ -151,7 +151,8 @@ class WarmChain:
         state = replace(state, current=after, last=after.model).at(
             iteration=place.iteration + 1, total=place.total + 1, slow=place.slow + 1 if little else 0
         )
-        limit = {"scout": self.scout, "solve": self.steps, "polish": self.steps // 3}[place.phase]
+        deepest = after.model.layers == self.model.layers  # only this one must be solved to the end
+        limit = {"scout": self.scout, "solve": self.steps * (1 + deepest), "polish": self.steps // 3}[place.phase]
         if after.stalled or state.place.slow >= 2 or state.place.iteration >= limit:
             state = {"scout": self._scouted, "solve": self._solved, "polish": self._polished}[place.phase](
                 state
