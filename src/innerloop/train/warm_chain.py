@@ -152,8 +152,8 @@ class WarmChain:
             iteration=place.iteration + 1, total=place.total + 1, slow=place.slow + 1 if little else 0
         )
         deepest = after.model.layers == self.model.layers  # only this one must be solved to the end
-        limit = {"scout": self.scout, "solve": self.steps * (1 + deepest), "polish": self.steps // 3}[place.phase]
-        if after.stalled or state.place.slow >= 2 or state.place.iteration >= limit:
+        limits = {"scout": self.scout, "solve": self.steps * (1 + deepest), "polish": self.steps // 3}
+        if after.stalled or state.place.slow >= 2 or state.place.iteration >= limits[place.phase]:
             state = {"scout": self._scouted, "solve": self._solved, "polish": self._polished}[place.phase](
                 state
             )
