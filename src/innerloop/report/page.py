@@ -22,7 +22,6 @@ class Entry:
         layers: its depth.
         evaluation: how well it does.
         published: the paper's number for it, None if the paper has none.
-        seconds: training time until this depth was reached, if it was measured.
     """
 
     method: str
