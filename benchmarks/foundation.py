@@ -196,10 +196,9 @@ def page(frame: pl.DataFrame) -> str:
             )
         lines.append("")
     last = frame.row(-1, named=True)
-    lines += [
-        f"Revision {last['git_revision']}, seed {last['seed']}, {last['machine']}, JAX {last['jax']}.",
-        "",
-    ]
+    revisions = ", ".join(frame["git_revision"].unique(maintain_order=True))
+    lines.append(f"Revisions {revisions} (dirty: with changes not yet committed), seed {last['seed']},")
+    lines += [f"{last['machine']}, JAX {last['jax']}.", ""]
     return "\n".join(lines)
 
 
