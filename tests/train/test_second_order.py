@@ -37,7 +37,10 @@ def make_pool(key, count: int, objective="bayes") -> Pool:
 @pytest.mark.parametrize("objective", ["sampled", "bayes"])  # a probe for every sequence, and common ones
 @pytest.mark.parametrize("name", ["diag 1", "diag 2", "gd++", "full"])
 def test_normal_equations_and_curvature_are_the_dense_ones(key, rng, name, objective):
-    """J by forward mode; r'' along v by differentiating twice, which central differences of 1% meet to 1e-3."""
+    """J by forward mode; r'' along v by differentiating twice, which central differences of 1% meet to 1e-3.
+
+    With one other direction a sequence, H is the dense one on average over the turns, and g in every turn.
+    """
     examples = jax.tree.map(np.asarray, draw(make_task(), objective, key, _COUNT))
     model = make_model(name, key)
     weights = rng.uniform(0.5, 1, _COUNT)
@@ -62,13 +65,20 @@ def test_normal_equations_and_curvature_are_the_dense_ones(key, rng, name, objec
         )
     )(theta)
     tall, many = np.asarray(J).reshape(-1, len(theta)), np.repeat(weights, r.shape[1])[:, None]
-    hessian, gradient = second_order._normal_equations(model, examples, weights, np.asarray(r))
+    turns = max(r.shape[1] - 1, 1)
+    theta, velocity, r = np.asarray(theta), np.asarray(velocity), np.asarray(r)
+    sums = [
+        second_order._normal_equations(model, theta, examples, r, weights, others=1, turn=turn)
+        for turn in range(turns)
+    ]
+    hessian = np.mean([hessian for hessian, _ in sums], axis=0)
     expected = tall.T @ (many * tall)
     np.testing.assert_allclose(hessian, expected, rtol=1e-9, atol=1e-11 * np.abs(expected).max())
     expected = tall.T @ (many[:, 0] * np.asarray(r).reshape(-1))
-    np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-11 * np.abs(expected).max())
+    for _, gradient in sums:
+        np.testing.assert_allclose(gradient, expected, rtol=1e-9, atol=1e-11 * np.abs(expected).max())
     expected = tall.T @ (many[:, 0] * np.asarray(second).reshape(-1))
-    curvature = second_order._curvature(model, np.asarray(velocity), examples, weights)
+    curvature = second_order._curvature(model, theta, velocity, examples, weights)
     np.testing.assert_allclose(curvature, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
@@ -154,12 +164,26 @@ def test_more_hard_sequences_than_a_pool_holds(key, count):
     assert (both.weights > 0).all()
 
 
+@pytest.mark.parametrize("others", [0, 1, 2, 4, 9])
+def test_directions_are_orthogonal_and_begin_with_the_residual(rng, others):
+    """A zero residual and one along an axis among them; the others are sqrt((r - 1) / others) long."""
+    residuals = rng.normal(size=(50, 5))
+    residuals[0], residuals[1] = 0, [-3, 0, 0, 0, 0]
+    directions = second_order._directions(residuals, others, turn=7)
+    kept = min(others, 4)
+    length = np.r_[1, np.full(kept, 4 / max(kept, 1))]
+    gram = directions.swapaxes(1, 2) @ directions
+    np.testing.assert_allclose(gram, np.broadcast_to(np.diag(length), gram.shape), atol=1e-12)
+    along = residuals / np.maximum(np.linalg.norm(residuals, axis=1, keepdims=True), 1e-300)
+    np.testing.assert_allclose(directions[1:, :, 0], along[1:], atol=1e-12)
+
+
 @pytest.mark.parametrize("count", [1, 5, 8, 9, 16, 17])
-def test_chunks_hold_every_index_once(count):
-    chunks = list(second_order._chunks(count, 8))
-    assert all(len(index) == len(inside) == 8 and index.max() < count for index, inside in chunks)
-    real = np.concatenate([index[inside] for index, inside in chunks])
-    np.testing.assert_array_equal(real, np.arange(count))
+def test_padded_parts_hold_every_entry_once(count):
+    array = np.arange(count)
+    parts = [second_order._padded(array, first, 8) for first in range(0, count, 8)]
+    assert all(len(part) == 8 for part in parts)
+    np.testing.assert_array_equal(np.concatenate(parts)[:count], array)
 
 
 def test_working_set_holds_the_hardest_and_keeps_the_total_weight(key, rng):

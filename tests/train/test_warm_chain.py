@@ -16,7 +16,15 @@ _LAYERS = 3
 def make_chain(seed: int, **options) -> WarmChain:
     task = LinearRegression(3, 6, "uniform(0,3)")
     model = LinearTransformer.gd_plus_plus(3, _LAYERS, key=jax.random.key(seed), context=6, label_scale=0.4)
-    sizes = {"sample": 256, "pool": 1024, "judge": 2048, "steps": 6, "scout": 2, "hard": 32, "polish": 1}
+    sizes = {
+        "sample": 256,
+        "pool": 1024,
+        "judge": 2048,
+        "steps": 6,
+        "heats": ((None, 2), (2, 2)),
+        "hard": 32,
+        "polish": 1,
+    }
     return WarmChain(model, task, seed=seed, **(sizes | options))
 
 

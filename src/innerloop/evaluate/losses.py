@@ -12,7 +12,7 @@ adds variance (Rao and Blackwell). The mean of `spread` is the Bayes floor, belo
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -21,12 +21,12 @@ import numpy as np
 import polars as pl
 from jaxtyping import Array, Float, Key
 
-from innerloop.models.linear import LinearTransformer
+from innerloop.models.linear import Blockwise, LinearTransformer
 from innerloop.tasks import LinearRegression
 from innerloop.types import Moments
 
 CHUNK = 16_384
-_BLOCK = 1024
+_BLOCK = 256  # sequences at a time: their temporaries stay in cache
 _STREAM = 7  # evaluation never shares a stream with training or with the tuning of baselines
 Precision = Literal["float32", "float64"]
 
@@ -179,7 +179,7 @@ def draw_losses(
     Memory does not grow with the number of chunks, but for the losses.
     """
     with jax.enable_x64(check_precision(precision) == "float64"):
-        predictors = {name: in_precision(predictor, precision) for name, predictor in predictors.items()}
+        groups = _grouped({name: in_precision(each, precision) for name, each in predictors.items()})
         key = jax.random.fold_in(jax.random.key(seed), _STREAM)
         regret: dict[str, list[np.ndarray]] = {name: [] for name in predictors}
         spreads, oracles = [], []
@@ -188,9 +188,10 @@ def draw_losses(
             moments, mean, spread, oracle = _draw(task, keys, precision)
             spreads.append(np.asarray(spread, np.float64).ravel())
             oracles.append(np.asarray(oracle, np.float64).ravel())
-            for name, predictor in predictors.items():
-                losses = np.asarray(_regret(predictor, task, moments, mean, per_layer), np.float64)
-                regret[name].append(losses.reshape(CHUNK, -1))
+            for names, group in groups:
+                losses = np.asarray(_regret(group, task, moments, mean, per_layer), np.float64)
+                for name, own in zip(names, losses, strict=True):
+                    regret[name].append(own.reshape(CHUNK, -1))
     joined = {name: np.concatenate(parts) for name, parts in regret.items()}
     return Draws(joined, np.concatenate(spreads), np.concatenate(oracles))
 
@@ -235,17 +236,40 @@ def _draw(task: LinearRegression, keys: Key[Array, "blocks"], precision: Precisi
 
 
 @eqx.filter_jit
-def _regret(predictor, task: LinearRegression, moments: Moments, target, per_layer: bool):
-    """Regret of every sequence, `(blocks, block, layers + 1)`."""
+def _regret(group, task: LinearRegression, moments: Moments, target, per_layer: bool):
+    """Regret of every sequence by every predictor of a group, `(predictors, blocks, block, layers + 1)`."""
 
-    def one(moments: Moments, target: Float[Array, "dim"]):
-        if not per_layer and isinstance(predictor, LinearTransformer):
-            weights = predictor.final_weights(moments)[None]
-        else:
-            weights = implicit_path(predictor, moments)
-        return task.half_square(weights - target[None])
+    def by(predictor):
+        def one(moments: Moments, target: Float[Array, "dim"]):
+            if not per_layer and isinstance(predictor, LinearTransformer):
+                weights = predictor.final_weights(moments)[None]
+            else:
+                weights = implicit_path(predictor, moments)
+            return task.half_square(weights - target[None])
 
-    return jax.lax.map(lambda block: jax.vmap(one)(*block), (moments, target))
+        return jax.lax.map(lambda block: jax.vmap(one)(*block), (moments, target))
+
+    return jax.lax.map(by, group) if isinstance(group, LinearTransformer) else by(group)[None]
+
+
+def _grouped(predictors: dict) -> list[tuple[list[str], Any]]:
+    """Models of one size as one whose arrays have a leading axis, so that one compiled program judges them all."""
+    groups: dict[Any, list[str]] = {}
+    for name, predictor in predictors.items():
+        key: Any = name
+        if isinstance(predictor, LinearTransformer):
+            predictors[name] = predictor.freed() if isinstance(predictor, Blockwise) else predictor
+            leaves, structure = jax.tree.flatten(predictors[name])
+            key = (structure, *(leaf.shape for leaf in leaves))
+        groups.setdefault(key, []).append(name)
+    stacked = []
+    for names in groups.values():
+        members = [predictors[name] for name in names]
+        models = isinstance(members[0], LinearTransformer)
+        stacked.append(
+            (names, jax.tree.map(lambda *leaves: jnp.stack(leaves), *members) if models else members[0])
+        )
+    return stacked
 
 
 def in_precision(predictor, precision: Precision):

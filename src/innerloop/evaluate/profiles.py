@@ -33,6 +33,22 @@ def loss_by_sigma(
     Returns:
         Columns sigma, layer, value, standard_error; a predictor without layers has layer 0 only.
     """
+    profiles = losses_by_sigma(
+        {"": predictor}, task, sigmas=sigmas, sequences=sequences, seed=seed, precision=precision
+    )
+    return profiles.drop("method")
+
+
+def losses_by_sigma(
+    predictors: dict,
+    task: LinearRegression,
+    *,
+    sigmas: np.ndarray | None = None,
+    sequences: int = 4096,
+    seed: int = 0,
+    precision: Precision = "float64",
+) -> pl.DataFrame:
+    """As `loss_by_sigma` for several predictors, on one draw of the sequences; with their names in a column method."""
     check_sequences(sequences)
     if sigmas is None:
         sigmas = np.linspace(0, task.noise.maximum + 1, 29)
@@ -40,13 +56,20 @@ def loss_by_sigma(
         levels = jnp.asarray(sigmas, jnp.dtype(precision))
         key = jax.random.fold_in(jax.random.key(seed), _STREAM)
         keys = jax.random.split(key, -(-sequences // _BLOCK))
-        total, square = _sums(in_precision(predictor, precision), task, keys, levels)
+        predictors = {name: in_precision(predictor, precision) for name, predictor in predictors.items()}
+        sums = _sums(predictors, task, keys, levels)
     count = len(keys) * _BLOCK
-    value = np.asarray(total, np.float64) / count  # (levels, layers + 1)
-    variance = np.maximum(np.asarray(square, np.float64) / count - value**2, 0)
+    return pl.concat([_profile(name, sigmas, sums[name], count) for name in predictors])
+
+
+def _profile(name: str, sigmas: np.ndarray, sums: tuple, count: int) -> pl.DataFrame:
+    """The rows of one predictor, of the sums of its losses and of their squares over `count` sequences."""
+    value, square = (np.asarray(each, np.float64) / count for each in sums)  # (levels, layers + 1)
+    variance = np.maximum(square - value**2, 0)
     sigma, layer = np.meshgrid(np.asarray(sigmas, np.float64), np.arange(value.shape[1]), indexing="ij")
     return pl.DataFrame(
         {
+            "method": [name] * value.size,
             "sigma": sigma.ravel(),
             "layer": layer.ravel(),
             "value": value.ravel(),
@@ -56,18 +79,21 @@ def loss_by_sigma(
 
 
 @eqx.filter_jit
-def _sums(predictor, task: LinearRegression, keys: Key[Array, "blocks"], levels: Float[Array, "m"]):
-    """Sums over sequences of the loss and of its square, for every level and layer."""
+def _sums(predictors: dict, task: LinearRegression, keys: Key[Array, "blocks"], levels: Float[Array, "m"]):
+    """For every predictor, sums over sequences of the loss and of its square, for every level and layer."""
 
-    def one(moments: Moments) -> Float[Array, "depths"]:
+    def one(moments: Moments) -> dict[str, Float[Array, "depths"]]:
         assert moments.sigma is not None  # the sampler says it
         ridge = task.posterior(moments).ridge(moments.sigma)
-        return task.half_square(implicit_path(predictor, moments) - ridge[None])
+        return {
+            name: task.half_square(implicit_path(predictor, moments) - ridge[None])
+            for name, predictor in predictors.items()
+        }
 
     def block(key, level):
         moments = task.sample_moments(key, _BLOCK, sigma=jnp.full(_BLOCK, level), dtype=levels.dtype)
         losses = jax.vmap(one)(moments)
-        return losses.sum(0), (losses**2).sum(0)
+        return {name: (each.sum(0), (each**2).sum(0)) for name, each in losses.items()}
 
     def at(level):
         per_block = jax.lax.map(lambda key: block(key, level), keys)

@@ -329,6 +329,12 @@ class Blockwise(LinearTransformer):
         scale = jnp.array([1.0, self.label_scale], flows.dtype)
         return flows * (scale[None, :] * scale[None, :])[None] / self.context
 
+    def freed(self) -> "Diag":
+        """The same function as a DIAG with two heads, which can be any four flows."""
+        flows = self.inner_flows()
+        q = jnp.broadcast_to(jnp.eye(2, dtype=flows.dtype), flows.shape)
+        return Diag(p=flows.swapaxes(1, 2), q=q, **self._sizes())
+
     def _stack(self, dtype):
         return self.inner_flows().astype(dtype)
 

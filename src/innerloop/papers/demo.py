@@ -7,7 +7,7 @@ every baseline, the Bayes floor and the published column.
 import functools
 import multiprocessing
 import operator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from innerloop import display
-from innerloop.evaluate import Evaluation, evaluate_many, judge_baselines, loss_by_sigma
+from innerloop.evaluate import Evaluation, evaluate_many, judge_baselines, losses_by_sigma
 from innerloop.evaluate.losses import CHUNK, Draws, draw_losses
-from innerloop.models import LinearTransformer
 from innerloop.papers.vladymyrov2024 import CONTEXT, DIM, published
 from innerloop.predictors import BayesOptimal
 from innerloop.report import Comparison, Entry, write_report
@@ -29,11 +28,12 @@ from innerloop.tasks import LinearRegression
 _NOISE = "uniform(0,5)"
 # Long ones first: two processes share them.
 _CHAINS = {
-    "diag": {"kind": "diag", "layers": 5},
     "diag free": {"kind": "diag", "layers": 4, "heads": 2},
-    "gd++": {"kind": "gd++", "layers": 4},
+    "diag": {"kind": "diag", "layers": 4},
+    "gd++": {"kind": "gd++", "layers": 3},
 }
 _WORKERS = 2
+_messages: Any = None  # a worker's queue to the main process
 _SEQUENCES = 1_000_000  # the tail of a polynomial of degree 2 * 3^layers shows only in large draws
 
 
@@ -52,16 +52,19 @@ def run_demo(out: Path, *, console: Console) -> Path:
         raise SpecError(f"cannot write to {out}: {error.strerror}") from None
     with display.stages(console, _stages()) as stages:
         context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads
-        with context.Manager() as manager, ProcessPoolExecutor(_WORKERS, mp_context=context) as workers:
-            seconds = _train(workers, manager.Queue(), folders, stages)
+        queue = context.Queue()
+        with ProcessPoolExecutor(
+            _WORKERS, mp_context=context, initializer=_tell, initargs=(queue,)
+        ) as workers:
+            seconds, baselines = _train(workers, queue, folders, stages)
             runs = {method: load_run(folder) for method, folder in folders.items()}
             models = {
                 f"{method}/{depth}": model
                 for method, run in runs.items()
                 for depth, model in run.exact_by_depth.items()
             }
-            judged = _judge(workers, manager.Queue(), models, stages)
-            comparison = _compare(workers, judged, runs, seconds, out, stages)
+            judged = _judge(workers, queue, models, stages)
+            comparison = _compare(workers, judged, baselines, runs, seconds, out, stages)
         page = write_report(comparison, out)
         stages.finish("report")
     Console().print(_summary(comparison))
@@ -75,20 +78,25 @@ def _spec(method: str) -> RunSpec:
 
 def _stages() -> dict[str, float]:
     """The demo's stages and about how long each takes, in seconds."""
-    return {"train": 60.0, "judge": 20.0, "compare": 15.0, "report": 5.0}
+    return {"train": 55.0, "judge": 25.0, "compare": 10.0, "report": 8.0}
 
 
 def _task() -> LinearRegression:
     return _spec("diag").task.build()
 
 
+def _tell(queue: Any) -> None:
+    """Where this worker process sends its progress."""
+    global _messages
+    _messages = queue
+
+
 def _train(
     workers: ProcessPoolExecutor, queue: Any, folders: dict[str, Path], stages: display.Stages
-) -> dict[str, float]:
-    """Train every chain; returns the seconds that each took."""
-    pending = {
-        workers.submit(_train_one, method, folder, queue): method for method, folder in folders.items()
-    }
+) -> tuple[dict[str, float], Future]:
+    """Train every chain; returns the seconds that each took, and the baselines to come, which fill idle time."""
+    pending = {workers.submit(_train_one, method, folder): method for method, folder in folders.items()}
+    baselines = workers.submit(_baselines)
     done = dict.fromkeys(folders, 0.0)
     weight = {method: chain["layers"] for method, chain in _CHAINS.items()}
 
@@ -98,12 +106,12 @@ def _train(
         share = sum(weight[name] * done[name] for name in done) / sum(weight.values())
         stages.update("train", share, f"{method} {display.detail(row, None)}")
 
-    return {pending[future]: future.result() for future in display.listen(queue, pending, heard)}
+    return {pending[future]: future.result() for future in display.listen(queue, pending, heard)}, baselines
 
 
-def _train_one(method: str, folder: Path, queue: Any) -> float:
+def _train_one(method: str, folder: Path) -> float:
     return train_run(
-        _spec(method), folder, report=lambda update: queue.put((method, update.progress, update.row))
+        _spec(method), folder, report=lambda update: _messages.put((method, update.progress, update.row))
     ).seconds
 
 
@@ -113,7 +121,7 @@ def _judge(
     """Every model on the same million sequences, the chunks dealt out to the workers."""
     chunks = range(-(-_SEQUENCES // CHUNK))
     halves = [chunks[worker::_WORKERS] for worker in range(_WORKERS)]
-    pending = {workers.submit(_judge_some, models, half, queue): half for half in halves}
+    pending = {workers.submit(_judge_some, models, half): half for half in halves}
     heard = []
 
     def count(_: int) -> None:
@@ -128,12 +136,12 @@ def _judge(
     return functools.reduce(operator.add, [parts[half] for half in halves]).evaluations()
 
 
-def _judge_some(models: dict, chunks: range, queue: Any) -> Draws:
+def _judge_some(models: dict, chunks: range) -> Draws:
     total = None
     for chunk in chunks:
         draws = draw_losses(models, _task(), [chunk], per_layer=False)
         total = draws if total is None else total + draws
-        queue.put(1)
+        _messages.put(1)
     assert total is not None
     return total
 
@@ -141,18 +149,18 @@ def _judge_some(models: dict, chunks: range, queue: Any) -> Draws:
 def _compare(
     workers: ProcessPoolExecutor,
     judged: dict[str, Evaluation],
+    baselines: Future,
     runs: dict,
     seconds: dict,
     out: Path,
     stages: display.Stages,
 ) -> Comparison:
     deepest = {method: run.exact_model for method, run in runs.items()}
-    shown = {f"{method}, {model.layers} layers": model for method, model in deepest.items()} | {"bayes": None}
-    jobs = [workers.submit(_baselines), workers.submit(_by_layer, deepest)]
-    jobs += [workers.submit(_profile, name, model) for name, model in shown.items()]
+    shown = {f"{method}, {model.layers} layers": model for method, model in deepest.items()}
+    jobs = [baselines, workers.submit(_by_layer, deepest), workers.submit(_profiles, shown)]
     for count, _ in enumerate(as_completed(jobs)):
         stages.update("compare", (count + 1) / len(jobs), "baselines and profiles")
-    baselines, by_layer, *profiles = (job.result() for job in jobs)
+    judged_baselines, by_layer, profiles = (job.result() for job in jobs)
     entries = []
     for name, evaluation in judged.items():
         method, layers = name.split("/")
@@ -167,9 +175,9 @@ def _compare(
         dim=DIM,
         context=CONTEXT,
         entries=tuple(entries),
-        baselines=baselines,
+        baselines=judged_baselines,
         floor=entries[0].evaluation.floor,
-        profiles=pl.concat(profiles),
+        profiles=profiles,
         matrices=(np.asarray(p), np.asarray(q), f"diag, {deepest['diag'].layers} layers"),
         training=seconds,
         environment=environment(),
@@ -188,12 +196,12 @@ def _by_layer(models: dict) -> dict[str, Evaluation]:
     return evaluate_many(models, _task())
 
 
-def _profile(name: str, model: LinearTransformer | None) -> pl.DataFrame:
+def _profiles(models: dict) -> pl.DataFrame:
     # Not from zero: there the optimum's loss vanishes, and on a log axis nothing else would be seen.
     sigmas = np.linspace(0.2, _task().noise.maximum + 1, 30)
-    profile = loss_by_sigma(model or BayesOptimal(_task()), _task(), sigmas=sigmas, sequences=2048)
-    last = profile.filter(pl.col("layer") == profile["layer"].max())
-    return last.select(pl.lit(name).alias("method"), "sigma", "value", "standard_error")
+    shown = models | {"bayes": BayesOptimal(_task())}
+    profiles = losses_by_sigma(shown, _task(), sigmas=sigmas, sequences=2048)
+    return profiles.filter(pl.col("layer") == pl.col("layer").max().over("method")).drop("layer")
 
 
 def _summary(comparison: Comparison) -> Table:

@@ -93,10 +93,10 @@ class LinearRegression(eqx.Module):
         columns = min(self.context, size)
         normal = jax.random.normal(key_normal, (batch, self.dim + size * columns), dtype)
         weights = self._weigh(normal[:, : self.dim])
-        below = jnp.tril(normal[:, self.dim :].reshape(batch, size, columns), -1)
-        freedom = self.context - jnp.arange(columns, dtype=dtype)
-        diagonal = jnp.sqrt(2 * jax.random.gamma(key_chi, freedom / 2, (batch, columns), dtype))
-        factor = below + diagonal[:, None, :] * jnp.eye(size, columns, dtype=dtype)[None]
+        normal = normal[:, self.dim :].reshape(batch, size, columns)
+        diagonal = jnp.diagonal(normal, axis1=1, axis2=2)
+        chi = jnp.sqrt(_chi_squares(key_chi, diagonal, self.context - np.arange(columns)))
+        factor = jnp.tril(normal, -1) + chi[:, None, :] * jnp.eye(size, columns, dtype=dtype)[None]
         x_rows = self._color(factor[:, :-1].swapaxes(-1, -2)).swapaxes(-1, -2)
         y_row = jnp.einsum("bi,bik->bk", weights, x_rows) + sigma[:, None] * factor[:, -1]
         factor = jnp.concatenate([x_rows, y_row[:, None]], axis=1)
@@ -130,6 +130,18 @@ class LinearRegression(eqx.Module):
     def _color(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
         root = self.query_root(x.dtype)
         return x if root is None else x @ root.T
+
+
+def _chi_squares(
+    key: PRNGKeyArray, normal: Float[Array, "batch k"], freedoms: np.ndarray
+) -> Float[Array, "batch k"]:
+    """Independent chi-square draws, one column for each of the `freedoms`, from standard `normal` ones and more."""
+    if freedoms.max() > 64:
+        return 2 * jax.random.gamma(key, jnp.asarray(freedoms / 2, normal.dtype), normal.shape, normal.dtype)
+    # Two squared normals are twice an exponential; few of those are faster to draw, and to compile, than a gamma.
+    pairs = jax.random.exponential(key, (*normal.shape, int(freedoms.max() // 2)), normal.dtype)
+    counted = np.arange(pairs.shape[-1]) < freedoms[:, None] // 2
+    return 2 * jnp.where(counted[None], pairs, 0).sum(-1) + jnp.where(freedoms[None] % 2 == 1, normal**2, 0)
 
 
 def _default_dtype():

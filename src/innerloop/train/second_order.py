@@ -4,7 +4,8 @@ One iteration from parameters theta, with residuals r of a weighted pool of sequ
 
 1. The Jacobian J is accumulated block by block into H = J^T W J and g = J^T W r, over the pool's hardest sequences and a
    random part of the rest, weighted back to its share; so rare sequences with a huge loss (the loss is a polynomial of
-   degree 2 * 3^layers) are in every step, which is what keeps the minimiser off the poles.
+   degree 2 * 3^layers) are in every step, which is what keeps the minimiser off the poles. Of a sequence's residual
+   space only the direction of its residual, which is all that g needs, and two others, in turn, enter H.
 2. v = -(H + mu D)^-1 g with D = diag H, and the geodesic acceleration a = -(H + mu D)^-1 J^T W r''(v) (Transtrum and
    Sethna 2012), r'' the second derivative along v, from a smaller sample. The trial v + a / 2 is tried first, then v.
 3. A trial is accepted if it lowers the mean loss of the whole pool, which costs only a forward pass; else mu grows.
@@ -21,12 +22,13 @@ from jaxtyping import Array, Float
 from innerloop.models.linear import Blockwise, LinearTransformer
 from innerloop.train.jacobian import weights_and_jacobian
 from innerloop.train.objectives import Examples
-from innerloop.types import Moments
+from innerloop.types import AnyArray, Moments
 
 _JACOBIAN_BLOCK = 64  # sequences at a time: about what the second-level cache holds
 _FORWARD_BLOCK = 256
-_JACOBIAN_CHUNK = 256  # sequences a call of a compiled program, whatever the sample's size
+_JACOBIAN_CHUNK = 512  # sequences a call of a compiled program, whatever the sample's size
 _FORWARD_CHUNK = 1024
+_OTHERS = 2  # directions of a sequence's residual space, besides its residual's, in H
 _DIFFERENCE = 0.01  # of a step, for its second derivative
 _FLOOR = 1e-5  # of the largest curvature: steps along flat directions stay within reach
 
@@ -97,13 +99,13 @@ def iterate(
         rng: picks the others.
         attempts: how many dampings to try, each four times the last.
     """
+    model, theta = current.model, flat(current.model)
     part, weights = _working_set(current.losses, pool, sample, hard, rng)
-    few = _working_set(
-        current.losses, pool, sample // 4, min(hard, sample // 8), rng
-    )  # a correction need not be exact
-    theta, build = current.model.coordinates()
-    residuals = np.asarray(part.residuals(implicit_weights(current.model, part)))
-    hessian, gradient = _normal_equations(current.model, part, weights, residuals)
+    # A correction need not be exact.
+    few = _working_set(current.losses, pool, sample // 8, min(hard, sample // 16), rng)
+    residuals = np.asarray(part.residuals(_weights(model, theta, part)))
+    turn = int(rng.integers(2**31))
+    hessian, gradient = _normal_equations(model, theta, part, residuals, weights, turn=turn)
     if not (np.isfinite(hessian).all() and np.isfinite(gradient).all()):
         return replace(current, stalled=True)
     scale = np.diag(hessian) + _FLOOR * np.diag(hessian).max()
@@ -111,89 +113,169 @@ def iterate(
     for attempt in range(attempts):
         system = hessian + damping * np.diag(scale)
         velocity = -np.linalg.solve(system, gradient)
-        curvature = _curvature(current.model, velocity, *few)
+        curvature = _curvature(model, theta, velocity, *few)
         acceleration = -np.linalg.solve(system, curvature) / 2
         length = [np.sqrt(vector @ (scale * vector)) for vector in (velocity, acceleration)]
         # Beyond this the second-order model of the path is not to be trusted (Transtrum and Sethna's alpha).
         steps = [velocity + acceleration] if length[1] <= length[0] else []
         for step in (*steps, velocity):
-            model = build(theta + jnp.asarray(step))
-            losses = pool_losses(model, pool.examples)
+            losses = _losses(model, theta + step, pool.examples)
             loss = _mean(losses, pool)
             if loss < current.loss:
-                return Iterate(model, losses, loss, max(damping / 6, 1e-9) if attempt == 0 else damping)
+                damping = max(damping / 6, 1e-9) if attempt == 0 else damping
+                return Iterate(unflat(model, theta + step), losses, loss, damping)
         damping *= 4
     return replace(current, damping=damping, stalled=True)
 
 
-def implicit_weights(model: LinearTransformer, examples: Examples) -> np.ndarray:
-    """The model's weights on every sequence, (N, dim)."""
-    S, count = examples.moments.S, len(examples.target)
-    chunks = (S[index] for index, _ in _chunks(count, _FORWARD_CHUNK))
-    return np.concatenate([np.asarray(_forward(model, chunk)) for chunk in chunks])[:count]
+def flat(model: LinearTransformer) -> np.ndarray:
+    """The model's coordinates."""
+    return np.asarray(_flat(model))
+
+
+def unflat(like: LinearTransformer, theta: np.ndarray) -> LinearTransformer:
+    """The model of these coordinates, of the same kind and size as `like`."""
+    return _unflat(like, theta)
 
 
 def pool_losses(model: LinearTransformer, examples: Examples) -> np.ndarray:
     """Half squared error of every sequence, (N,)."""
+    return _losses(model, flat(model), examples)
+
+
+def _losses(model: LinearTransformer, theta: np.ndarray, examples: Examples) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):  # a trial step may land on a pole
-        return np.asarray(examples.losses(implicit_weights(model, examples)))
+        return np.asarray(examples.losses(_weights(model, theta, examples)))
 
 
-def _normal_equations(
-    model: LinearTransformer, examples: Examples, weights: np.ndarray, residuals: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """J^T W J and J^T W r in the model's coordinates, for any residuals r `(N, r)`."""
-    parts = []
-    for index, inside in _chunks(len(weights), _JACOBIAN_CHUNK):
-        weight = np.where(inside, weights[index], 0)
-        part = _normal_part(model, take(examples, index), jnp.asarray(weight), jnp.asarray(residuals[index]))
-        parts.append([np.asarray(x) for x in part])
-    hessian, gradient = (np.sum(part, axis=0) for part in zip(*parts, strict=True))
-    return hessian, gradient
+def _weights(model: LinearTransformer, theta: np.ndarray, examples: Examples) -> np.ndarray:
+    """The implicit weights at `theta` on every sequence, (N, dim)."""
+    S = examples.moments.S
+    parts = [
+        _forward(model, theta, _padded(S, first, _FORWARD_CHUNK))
+        for first in range(0, len(S), _FORWARD_CHUNK)
+    ]
+    return np.concatenate([np.asarray(part) for part in parts])[: len(S)]
 
 
 def _curvature(
-    model: LinearTransformer, velocity: np.ndarray, examples: Examples, weights: np.ndarray
+    model: LinearTransformer,
+    theta: np.ndarray,
+    velocity: np.ndarray,
+    examples: Examples,
+    weights: np.ndarray,
 ) -> np.ndarray:
     """J^T W r'', with r'' the second derivative of the residuals along `velocity`, by central differences."""
-    theta, build = model.coordinates()
     ahead, here, behind = (
-        implicit_weights(build(theta + jnp.asarray(step * velocity)), examples)
-        for step in (_DIFFERENCE, 0.0, -_DIFFERENCE)
+        _weights(model, theta + step * velocity, examples) for step in (_DIFFERENCE, 0.0, -_DIFFERENCE)
     )
-    second = (ahead - 2 * here + behind) / _DIFFERENCE**2
-    along = (second[:, None, :] @ np.asarray(examples.probes))[:, 0]
-    return _normal_equations(model, examples, weights, along)[1]
+    with np.errstate(over="ignore", invalid="ignore"):
+        second = (ahead - 2 * here + behind) / _DIFFERENCE**2
+        along = (second[:, None, :] @ np.asarray(examples.probes))[:, 0]
+    return _normal_equations(model, theta, examples, along, weights)[1]
+
+
+def _directions(residuals: np.ndarray, others: int, turn: int) -> np.ndarray:
+    """Orthogonal directions `(N, r, 1 + others)` of every sequence's residual space.
+
+    The first is its residual's; the others are of the orthogonal complement, taken in turn from sequence to sequence and
+    so long that on average they stand for all of it.
+    """
+    count, r = residuals.shape
+    scale = np.abs(residuals).max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        unit = np.where(scale > 0, residuals / np.where(scale > 0, scale, 1), np.eye(r)[0])
+        unit = unit / np.linalg.norm(unit, axis=1, keepdims=True)
+    others = min(others, r - 1)
+    if others == 0:
+        return unit[:, :, None]
+    # The reflection that takes the first axis to the residual takes the other axes to its complement.
+    mirror = unit + np.where(unit[:, :1] < 0, -1, 1) * np.eye(r)[0]
+    axes = 1 + (turn + np.arange(count)[:, None] * others + np.arange(others)) % (r - 1)
+    share = np.take_along_axis(mirror, axes, axis=1) / (mirror**2).sum(1, keepdims=True)
+    complement = np.eye(r)[axes].swapaxes(1, 2) - 2 * mirror[:, :, None] * share[:, None, :]
+    return np.concatenate([unit[:, :, None], complement * np.sqrt((r - 1) / others)], axis=2)
+
+
+def _normal_equations(
+    model: LinearTransformer,
+    theta: np.ndarray,
+    examples: Examples,
+    residuals: np.ndarray,
+    weights: np.ndarray,
+    *,
+    others: int = _OTHERS,
+    turn: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """J^T W J, by the direction of each residual and some others, and J^T W r, in the model's coordinates.
+
+    Args:
+        residuals: any r, `(N, r)`.
+        others, turn: see `_directions`.
+    """
+    directions = _directions(residuals, others, turn)
+    with np.errstate(over="ignore", invalid="ignore"):
+        along = (residuals[:, None, :] @ directions)[:, 0]
+        probes = np.asarray(examples.probes) @ directions
+    parts = []
+    for first in range(0, len(weights), _JACOBIAN_CHUNK):
+        weight = weights[first : first + _JACOBIAN_CHUNK]
+        weight = np.pad(weight, (0, _JACOBIAN_CHUNK - len(weight)))
+        S, probe, each = (
+            _padded(array, first, _JACOBIAN_CHUNK) for array in (examples.moments.S, probes, along)
+        )
+        parts.append(_chunk_sums(model, theta, S, probe, each, weight))
+    hessian, gradient = (np.sum([np.asarray(x) for x in part], axis=0) for part in zip(*parts, strict=True))
+    return hessian, gradient
 
 
 @eqx.filter_jit
-def _forward(model: LinearTransformer, S: Float[Array, "N D D"]) -> Float[Array, "N dim"]:
-    return jax.lax.map(model._final_weights, S, batch_size=_FORWARD_BLOCK)
+def _flat(model: LinearTransformer) -> Float[Array, "p"]:
+    return model.coordinates()[0]
 
 
 @eqx.filter_jit
-def _normal_part(
-    model: LinearTransformer, examples: Examples, weights: Float[Array, "N"], residuals: Float[Array, "N r"]
+def _unflat(like: LinearTransformer, theta: Float[AnyArray, "p"]) -> LinearTransformer:
+    return like.coordinates()[1](jnp.asarray(theta))
+
+
+@eqx.filter_jit
+def _forward(
+    like: LinearTransformer, theta: Float[AnyArray, "p"], S: Float[AnyArray, "N D D"]
+) -> Float[Array, "N dim"]:
+    model = like.coordinates()[1](jnp.asarray(theta))
+    return jax.lax.map(model._final_weights, jnp.asarray(S), batch_size=_FORWARD_BLOCK)
+
+
+@eqx.filter_jit
+def _chunk_sums(
+    like: LinearTransformer,
+    theta: Float[AnyArray, "p"],
+    S: Float[AnyArray, "N D D"],
+    probes: Float[AnyArray, "N dim r"],
+    along: Float[AnyArray, "N r"],
+    weights: Float[AnyArray, "N"],
 ) -> tuple[Float[Array, "p p"], Float[Array, "p"]]:
     """One chunk's share, summed block by block."""
+    model = like.coordinates()[1](jnp.asarray(theta))
 
     def add(total, block):
-        S, probes, weight, residual = block
-        jacobian = _jacobian(model, S, examples.probes if shared else probes)
+        S, probes, along, weight = block
+        jacobian = _jacobian(model, S, probes)
         tall = jacobian.reshape(-1, jacobian.shape[-1])
         scaled = tall * jnp.repeat(weight, jacobian.shape[1])[:, None]
-        return (total[0] + scaled.T @ tall, total[1] + scaled.T @ residual.reshape(-1)), None
+        return (total[0] + scaled.T @ tall, total[1] + scaled.T @ along.reshape(-1)), None
 
-    shared = examples.probes.ndim == 2
-    size = len(model.coordinates()[0])
+    size = len(theta)
     zero = (jnp.zeros((size, size), weights.dtype), jnp.zeros(size, weights.dtype))
-    parts = (examples.moments.S, None if shared else examples.probes, weights, residuals)
-    blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, _JACOBIAN_BLOCK, *leaf.shape[1:]), parts)
+    blocks = jax.tree.map(
+        lambda leaf: leaf.reshape(-1, _JACOBIAN_BLOCK, *leaf.shape[1:]), (S, probes, along, weights)
+    )
     return jax.lax.scan(add, zero, blocks)[0]
 
 
 def _jacobian(
-    model: LinearTransformer, S: Float[Array, "b D D"], probes: Float[Array, "... dim r"]
+    model: LinearTransformer, S: Float[Array, "b D D"], probes: Float[Array, "b dim r"]
 ) -> Float[Array, "b r p"]:
     """The derivative of `implicit weights @ probes` in the model's coordinates."""
     theta, build = model.coordinates()
@@ -207,8 +289,6 @@ def _jacobian(
 
         chain = jax.jacfwd(flows)(theta)
         return -(jacobian / model.label_scale) @ chain
-
-    probes = jnp.broadcast_to(probes, (len(S), *probes.shape[-2:]))
 
     def answers(theta, S, probes):
         return build(theta)._final_weights(S) @ probes
@@ -247,11 +327,8 @@ def _mean(losses: np.ndarray, pool: Pool) -> float:
     return float(losses @ pool.weights) if np.isfinite(losses).all() else np.inf
 
 
-def _chunks(count: int, size: int):
-    """Indices of `count` sequences in chunks of one size, so that samples of every size run one compiled program.
-
-    The last chunk is filled up with the first sequence; the second array says which indices are real.
-    """
-    for first in range(0, count, size):
-        index = np.arange(first, first + size)
-        yield np.where(index < count, index, 0), index < count
+def _padded(array: np.ndarray, first: int, size: int) -> np.ndarray:
+    """`size` entries from `first`, filled up with the first, so that samples of every size run one compiled program."""
+    part = array[first : first + size]
+    missing = size - len(part)
+    return np.concatenate([part, np.repeat(array[:1], missing, axis=0)]) if missing else part

@@ -1,16 +1,15 @@
 """Second-order training of deep models through shallow ones.
 
-Depth k + 1 starts from the solved depth k with an idle layer inserted (first, and before the last) and from a cold start;
-all are tried for a few iterations, the best is solved, judged on a large fresh draw, and solved again with that draw's
-worst sequences in the pool while its loss is carried by a few of them. The last depth is polished on a larger fresh pool.
-The chain yields every depth on its way.
+Depth k + 1 starts from the solved depth k with an idle layer inserted at any place, and, where it is shallow, from a
+cold start; all are tried for a few iterations, the best few for a few more, the best is solved, judged on
+a large fresh draw, and solved again with that draw's worst sequences in the pool while its loss is carried by a few of
+them. The last depth is polished on a larger fresh pool. The chain yields every depth on its way.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +35,8 @@ class Place:
         rounds: how many judging draws have been used up.
         hardened: how often this depth's solution was sent back for a heavy tail.
         judged: losses of the solved depths on their judging draws.
-        scouted: losses of the candidates already tried at this depth.
+        heat: which of the rounds of candidates this is.
+        scouted: losses of the candidates already tried in it.
     """
 
     phase: str = "scout"
@@ -46,6 +46,7 @@ class Place:
     rounds: int = 0
     hardened: int = 0
     judged: tuple[float, ...] = ()
+    heat: int = 0
     scouted: tuple[float, ...] = ()
 
 
@@ -57,7 +58,7 @@ class ChainState:
         current: the solve in progress.
         place: where in the plan it is.
         solved: the models of depths first..k, in order.
-        scouts: the candidates already tried at this depth.
+        scouts: the candidates of this heat.
         hard: hard sequences found so far, and their weights.
         last: the model of the last iteration, for reports.
     """
@@ -84,9 +85,11 @@ class WarmChain:
         objective: see `innerloop.train.objectives`.
         seed: everything random follows from it.
         warm: go through all depths from 1; else solve the model's depth from `starts` cold starts.
-        starts: cold starts at each depth.
+        starts: cold starts at each depth; one less at the third and deeper ones, where a cold start has never won.
         sample: sequences in a Jacobian; pool: sequences on which a trial is judged; polish: both times this at the end.
-        steps: at most so many iterations a depth, twice that at the last, and `scout` for each candidate.
+        judge: sequences on which the last depth is judged; half as many for the others.
+        steps: at most so many iterations a depth, twice that at the last.
+        heats: how many candidates are in each round (None: all), and for how many iterations.
     """
 
     model: LinearTransformer
@@ -100,15 +103,15 @@ class WarmChain:
     polish: int = 3
     judge: int = 102_400
     steps: int = 30
-    scout: int = 6
+    heats: tuple[tuple[int | None, int], ...] = ((None, 3), (3, 4))
     hard: int = 256
     tolerance: float = 1e-3
     tail: float = 0.015  # share of the judging draw's loss that its ten worst sequences may carry
     _drawn: dict = field(default_factory=dict, compare=False, repr=False)
 
     def start(self) -> ChainState:
-        first = self._candidates(())[0]()
-        return ChainState(second_order.start(first, self._pool("scout", None)))
+        first = self._candidates(())
+        return ChainState(second_order.start(first[0], self._pool("scout", None)), scouts=first)
 
     def finished(self, state: ChainState) -> bool:
         return state.place.phase == "done"
@@ -152,7 +155,11 @@ class WarmChain:
             iteration=place.iteration + 1, total=place.total + 1, slow=place.slow + 1 if little else 0
         )
         deepest = after.model.layers == self.model.layers  # only this one must be solved to the end
-        limits = {"scout": self.scout, "solve": self.steps * (1 + deepest), "polish": self.steps // 3}
+        limits = {
+            "scout": self.heats[place.heat][1],
+            "solve": self.steps * (1 + deepest),
+            "polish": self.steps // 3,
+        }
         if after.stalled or state.place.slow >= 2 or state.place.iteration >= limits[place.phase]:
             state = {"scout": self._scouted, "solve": self._solved, "polish": self._polished}[place.phase](
                 state
@@ -162,9 +169,9 @@ class WarmChain:
     def pack(self, state: ChainState) -> dict[str, np.ndarray]:
         """The state as named arrays, for a checkpoint."""
         arrays = {
-            "current": _flat(state.current.model),
-            **{f"solved_{model.layers}": _flat(model) for model in state.solved},
-            **{f"scout_{index}": _flat(model) for index, model in enumerate(state.scouts)},
+            "current": second_order.flat(state.current.model),
+            **{f"solved_{model.layers}": second_order.flat(model) for model in state.solved},
+            **{f"scout_{index}": second_order.flat(model) for index, model in enumerate(state.scouts)},
         }
         if state.hard is not None:
             examples = state.hard.examples
@@ -198,23 +205,30 @@ class WarmChain:
                 self._unflat(arrays[f"solved_{k}"], k) for k in self._depths() if f"solved_{k}" in arrays
             ),
             scouts=tuple(
-                self._unflat(arrays[f"scout_{index}"], layers) for index in range(len(place.scouted))
+                self._unflat(arrays[name], layers) for name in sorted(arrays) if name.startswith("scout_")
             ),
             hard=hard,
         )
 
     def _scouted(self, state: ChainState) -> ChainState:
-        """The next candidate, or the solve of the best."""
-        model = state.current.model
+        """The next candidate, the next heat, or the solve of the best."""
+        model, heat = state.current.model, state.place.heat
         # Scouts run on a part of the pool; all of it says which is best, but for poles, which the solve will cure.
         losses = np.sort(second_order.pool_losses(model, self._pool("solve", state.hard).examples))
         loss = float(losses[: -max(1, len(losses) // 1000)].mean())
-        state = replace(state, scouts=(*state.scouts, model)).at(scouted=(*state.place.scouted, loss))
-        candidates = self._candidates(state.solved)
-        if len(state.scouts) < len(candidates):
-            return self._begin(state, candidates[len(state.scouts)](), "scout")
-        best = state.scouts[int(np.argmin(np.nan_to_num(state.place.scouted, nan=np.inf)))]
-        return self._begin(replace(state, scouts=()).at(scouted=(), hardened=0), best, "solve")
+        scouted = (*state.place.scouted, loss)
+        scouts = list(state.scouts)
+        scouts[len(scouted) - 1] = model
+        if len(scouted) < len(scouts):
+            state = replace(state, scouts=tuple(scouts)).at(scouted=scouted)
+            return self._begin(state, scouts[len(scouted)], "scout")
+        best = np.argsort(np.nan_to_num(scouted, nan=np.inf), kind="stable")
+        if heat + 1 < len(self.heats) and len(scouts) > 1:
+            chosen = tuple(scouts[k] for k in best[: self.heats[heat + 1][0]])
+            state = replace(state, scouts=chosen).at(scouted=(), heat=heat + 1)
+            return self._begin(state, chosen[0], "scout")
+        state = replace(state, scouts=()).at(scouted=(), heat=0, hardened=0)
+        return self._begin(state, scouts[best[0]], "solve")
 
     def _solved(self, state: ChainState) -> ChainState:
         """The same depth again with harder sequences, the next depth, or the polish."""
@@ -226,7 +240,8 @@ class WarmChain:
             judged=(*state.place.judged, loss), hardened=0
         )
         if model.layers < self.model.layers:
-            return self._begin(state, self._candidates(state.solved)[0](), "scout")
+            scouts = self._candidates(state.solved)
+            return self._begin(replace(state, scouts=scouts), scouts[0], "scout")
         return self._begin(state, model, "polish")
 
     def _polished(self, state: ChainState) -> ChainState:
@@ -247,14 +262,15 @@ class WarmChain:
 
     def _judged(self, state: ChainState) -> tuple[float, bool, ChainState]:
         """The loss on a fresh draw, whether a few sequences carry it, and a state that has learned which."""
-        examples = self._draw("judge", state.place.rounds, self.judge)
+        last = state.current.model.layers == self.model.layers
+        examples = self._draw("judge", state.place.rounds, self.judge if last else self.judge // 2)
         losses = second_order.pool_losses(state.current.model, examples)
         loss = float(losses.mean())
         heavy = not np.isfinite(loss) or bool(np.sort(losses)[-10:].sum() > self.tail * losses.sum())
         if not heavy:
             return loss, heavy, state
         worst = np.argsort(-np.nan_to_num(losses, nan=np.inf), kind="stable")[: self.hard]
-        hard = Pool(second_order.take(examples, worst), np.full(len(worst), 1 / self.judge))
+        hard = Pool(second_order.take(examples, worst), np.full(len(worst), 1 / len(losses)))
         if state.hard is not None:
             hard = (state.hard + hard).newest(self.pool // 4)
         return loss, heavy, replace(state, hard=hard).at(rounds=state.place.rounds + 1)
@@ -266,16 +282,15 @@ class WarmChain:
     def _depths(self) -> range:
         return range(1 if self.warm else self.model.layers, self.model.layers + 1)
 
-    def _candidates(self, solved: tuple[LinearTransformer, ...]) -> list[Callable[[], LinearTransformer]]:
-        """How to make each starting model of the next depth."""
+    def _candidates(self, solved: tuple[LinearTransformer, ...]) -> tuple[LinearTransformer, ...]:
+        """The starting models of the next depth."""
         layers = self._depths()[len(solved)]
-        makers = [partial(self._cold, layers, index) for index in range(self.starts)]
+        cold = self.starts - (len(solved) >= 2)
+        made = [self._cold(layers, index) for index in range(cold)]
         if solved:
-            for position in sorted({0, layers - 2}):
-                makers += [
-                    partial(_nudged, deeper, self.seed) for deeper in solved[-1].insert_idle_layer(position)
-                ]
-        return makers
+            for position in range(layers):
+                made += [_nudged(deeper, self.seed) for deeper in solved[-1].insert_idle_layer(position)]
+        return tuple(made)
 
     def _cold(self, layers: int, index: int) -> LinearTransformer:
         if layers == self.model.layers and index == 0:
@@ -293,7 +308,7 @@ class WarmChain:
 
     def _draw(self, stream: str, index: int, count: int) -> Examples:
         """A pure function of (seed, stream, index); the last few draws are kept."""
-        name = (stream, index)
+        name = (stream, index, count)
         if name not in self._drawn:
             while len(self._drawn) >= 3:
                 self._drawn.pop(next(iter(self._drawn)))
@@ -304,22 +319,16 @@ class WarmChain:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), _STREAMS[stream]), index)
 
     def _unflat(self, theta: np.ndarray, layers: int) -> LinearTransformer:
-        return _in_double(self.model.restart(layers, key=jax.random.key(0))).coordinates()[1](
-            jnp.asarray(theta)
-        )
+        shapes = eqx.filter_eval_shape(lambda key: self.model.restart(layers, key=key), jax.random.key(0))
+        like = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)  # restart, without drawing
+        return second_order.unflat(like, theta)
 
 
 def _nudged(deeper: LinearTransformer, seed: int) -> LinearTransformer:
     """`deeper`, whose idle layer is at zero, off the saddle that exact zeros are."""
-    theta, build = deeper.coordinates()
-    noise = jax.random.normal(
-        jax.random.fold_in(jax.random.key(seed), deeper.layers), theta.shape, theta.dtype
-    )
-    return build(theta + 1e-3 * noise)
-
-
-def _flat(model: LinearTransformer) -> np.ndarray:
-    return np.asarray(model.coordinates()[0])
+    theta = second_order.flat(deeper)
+    noise = np.random.default_rng([seed, deeper.layers]).normal(size=theta.shape)
+    return second_order.unflat(deeper, theta + 1e-3 * noise)
 
 
 def _in_double(model: LinearTransformer) -> LinearTransformer:
