@@ -192,10 +192,15 @@ def test_muon_orthogonalises_every_matrix(x64, key, rng, layers):
 
 
 def test_training_full_by_muon_lowers_the_loss(key):
-    _, rows = run(
-        FirstOrder(make_model(key, "full"), _TASK, optimizer="muon", steps=200, batch=64, interval=50)
+    """By a third at least in the median of 2048 sequences, which one sequence near a pole does not move."""
+    start = make_model(key, "full")
+    state, _ = run(FirstOrder(start, _TASK, optimizer="muon", steps=200, batch=64, interval=50))
+    examples = draw(_TASK, "bayes", jax.random.fold_in(key, 1), 2048)
+    before, after = (
+        np.median(examples.losses(model.final_weights(examples.moments)))
+        for model in (start, state.carry[0])
     )
-    assert rows[-1]["loss"] < 0.7 * rows[0]["loss"]
+    assert after < before * 2 / 3
 
 
 def test_pack_and_unpack_go_on_as_if_unbroken(key):
