@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 
 import innerloop as il
-from innerloop.evaluate import Estimate, evaluate, judge_baselines
+from innerloop.evaluation import Estimate, evaluate, judge_baselines
 from innerloop.papers.vladymyrov2024 import published
 from innerloop.study import parse_spec
 from innerloop.study.run import git_revision

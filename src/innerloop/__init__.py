@@ -1,14 +1,18 @@
 """innerloop: the laboratory for the learning algorithm that runs inside a forward pass."""
 
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-from innerloop import predictors
-from innerloop.evaluate import bayes_floor, evaluate, loss_by_sigma
-from innerloop.models import LinearTransformer
-from innerloop.study import load_run
-from innerloop.tasks import Categorical, Fixed, LinearRegression, Uniform, parse_noise
-from innerloop.train import fit
-from innerloop.types import Moments, Prompt
+from innerloop.lazy import lazily
+
+if TYPE_CHECKING:
+    from innerloop import predictors
+    from innerloop.evaluation import bayes_floor, evaluate, loss_by_sigma
+    from innerloop.models import LinearTransformer
+    from innerloop.study import load_run, load_study
+    from innerloop.tasks import Categorical, Fixed, LinearRegression, Uniform, parse_noise
+    from innerloop.train import fit
+    from innerloop.types import Moments, Prompt
 
 __version__ = version("innerloop")
 
@@ -24,7 +28,25 @@ __all__ = [
     "evaluate",
     "fit",
     "load_run",
+    "load_study",
     "loss_by_sigma",
     "parse_noise",
     "predictors",
 ]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "innerloop.evaluation": ("bayes_floor", "evaluate", "loss_by_sigma"),
+        "innerloop.models": ("LinearTransformer",),
+        "innerloop.predictors": ("predictors",),
+        "innerloop.study": ("load_run", "load_study"),
+        "innerloop.tasks": ("Categorical", "Fixed", "LinearRegression", "Uniform", "parse_noise"),
+        "innerloop.train": ("fit",),
+        "innerloop.types": ("Moments", "Prompt"),
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return __all__

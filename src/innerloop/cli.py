@@ -1,6 +1,7 @@
 """The command `innerloop`. Results go to standard output, progress and messages to standard error.
 
-Exit codes: 0 done; 2 the input is wrong, said in one message; 1 anything else.
+Exit codes: 0 done; 2 the input is wrong, said in one message; 75 stopped by a scheduler, to be run again with --resume;
+1 anything else.
 """
 
 import json
@@ -25,6 +26,7 @@ app = typer.Typer(
 )
 
 _TYPER_INTERRUPTED = 130  # how Typer ends after Ctrl-C
+_REQUEUE = 75  # EX_TEMPFAIL: try again later
 
 _JSON = Annotated[
     bool, typer.Option("--json", help="Print one JSON object to standard output and nothing else.")
@@ -58,16 +60,148 @@ def train(
 
     Example: innerloop train run.yaml --set model.layers=7 --out runs/deep
     """
+    from innerloop.signals import asked_to_stop
     from innerloop.study import load_spec, train_run
+    from innerloop.train import Preempted
 
     described = load_spec(spec, settings or [])
     folder = out or Path("runs") / described.name()
     console = display.console()
-    with display.training(console, described.name()) as report:
-        run = train_run(described, folder, resume=resume, report=report)
+    with asked_to_stop() as asked, display.training(console, described.name()) as report:
+        try:
+            run = train_run(described, folder, resume=resume, report=report, stop=asked)
+        except Preempted:
+            console.print(f"stopped; what was trained is kept in {folder}, go on by --resume")
+            raise typer.Exit(_REQUEUE) from None
     console.print(
         f"trained in {run.seconds:.1f} s; the run is in {folder}. Next: innerloop evaluate {folder}"
     )
+
+
+@app.command()
+def sweep(
+    study: Annotated[Path, typer.Argument(help="YAML file that says the base run and the axes.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Study folder; by default runs/NAME, named after the study.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option(help="local: processes of this machine. ray: a Ray cluster.")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="ray: of a running cluster, or auto.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="local: processes; by default one a core.")
+    ] = None,
+    gpus: Annotated[
+        float, typer.Option(min=0, help="ray: GPUs, or a fraction of one, for each group.")
+    ] = 0.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in the folder.")] = False,
+) -> None:
+    """Train every run of a study, those of one shape together, and keep all results in its tables.
+
+    Stopped by SIGTERM, it saves and exits with 75, which asks a scheduler to run it again, with --resume.
+
+    Example: innerloop sweep study.yaml --dry-run
+    """
+    from innerloop.study import load_study_spec, make_plan, run_study
+    from innerloop.study.engines import Local, Ray, default_workers
+    from innerloop.train import Preempted
+
+    if engine not in ("local", "ray"):
+        raise ValueError(f"--engine must be local or ray, got {engine!r}")
+    described, name = load_study_spec(study)
+    processes = workers or default_workers()
+    plan = make_plan(described, name, workers=processes)
+    folder = out or Path("runs") / name
+    console = display.console()
+    together = sum(group.together for group in plan.groups)
+    console.print(
+        f"{name}: {len(plan.runs)} runs in {len(plan.groups)} groups ({together} of several runs that train together), "
+        f"about {display.duration(plan.seconds(processes))} on {processes} processes",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for group in plan.groups:
+        console.print(
+            f"  {group.name}: {len(group.runs)} x {group.runs[0].name}", highlight=False, soft_wrap=True
+        )
+    if dry_run:
+        return
+    chosen = Local(processes) if engine == "local" else Ray(address, gpus=gpus)
+    try:
+        with display.study(console, name) as report:
+            failed = run_study(plan, folder, chosen, resume=resume, report=report)
+    except Preempted as stopped:
+        console.print(f"stopped; what was trained is kept in {folder}, go on by --resume")
+        raise typer.Exit(1 if str(stopped) == "SIGINT" else _REQUEUE) from None
+    for outcome in failed:
+        console.print(
+            f"[bold red]failed:[/] {outcome.task.group.name}: {_escaped(outcome.error or '')}", soft_wrap=True
+        )
+    console.print(f"the study is in {folder}. Next: innerloop runs {folder}", soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="A study, or a folder of studies and runs.")] = Path("runs"),
+    where: Annotated[
+        str | None,
+        typer.Option(help="SQL condition, such as \"model.kind = 'diag' and adjusted_loss < 0.05\"."),
+    ] = None,
+    as_json: _JSON = False,
+) -> None:
+    """List runs, best first.
+
+    Example: innerloop runs --where "model.layers = 4 and status = 'done'"
+    """
+    from innerloop.study.store import as_json as objects
+    from innerloop.study.study import find_runs
+
+    try:
+        found = find_runs(folder, where).sort("adjusted_loss", nulls_last=True)
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from None
+    if as_json:
+        print(json.dumps(objects(found), allow_nan=False))
+    else:
+        display.runs(found)
+
+
+@app.command()
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    as_json: _JSON = False,
+) -> None:
+    """Judge several trained models of one problem on the same sequences, and say where they differ.
+
+    Example: innerloop compare runs/one runs/other
+    """
+    from innerloop.evaluation import compare_runs
+    from innerloop.study import load_run
+
+    found = {str(folder): load_run(folder) for folder in folders}
+    problems = {
+        f"{run.spec.task.noise}, d = {run.spec.task.dim}, n = {run.spec.task.context}"
+        for run in found.values()
+    }
+    if len({str(run.spec.task) for run in found.values()}) > 1:
+        raise ValueError(
+            f"the runs are of different problems, which have no common scale: {'; '.join(sorted(problems))}"
+        )
+    first = next(iter(found.values())).spec
+    with display.console().status("evaluating"):
+        table = compare_runs(
+            {name: run.exact_model for name, run in found.items()},
+            first.task.build(),
+            sequences=first.evaluate.sequences,
+            seed=first.evaluate.seed,
+        )
+    if as_json:
+        print(json.dumps(_without_nan(table.to_dicts()), allow_nan=False))
+    else:
+        display.comparison(table, title=f"adjusted loss, sigma ~ {first.task.noise}")
 
 
 @app.command()
@@ -76,8 +210,8 @@ def evaluate(
     as_json: _JSON = False,
 ) -> None:
     """Judge a trained model against every baseline and the Bayes floor."""
-    from innerloop.evaluate import evaluate as judge
-    from innerloop.evaluate import loss_by_sigma
+    from innerloop.evaluation import evaluate as judge
+    from innerloop.evaluation import loss_by_sigma
     from innerloop.study import load_run
 
     found = load_run(run)
@@ -95,6 +229,7 @@ def evaluate(
         "per_layer": [estimate.as_dict() for estimate in model.per_layer],
         "per_sigma": last.select("sigma", "value", se="standard_error").to_dicts(),
     }
+    _keep_evaluation(run, model)
     _show(answer, as_json, title=f"{run}: adjusted loss (half squared error)")
 
 
@@ -144,9 +279,29 @@ def doctor(as_json: _JSON = False) -> None:
     Console().print(table)
 
 
+def _keep_evaluation(run: Path, model) -> None:
+    """Where `innerloop runs` finds it; a folder that cannot be written is no reason to lose the answer."""
+    import contextlib
+
+    from innerloop.files import write_atomically
+
+    kept = {
+        "adjusted_loss": model.adjusted_loss.value,
+        "adjusted_loss_se": model.adjusted_loss.standard_error,
+        "regret": model.regret.value,
+        "regret_se": model.regret.standard_error,
+        "floor": model.floor.value,
+        "worst_share": model.worst_share,
+        "not_finite": model.not_finite,
+    }
+    text = json.dumps(_without_nan(kept), indent=2).encode()
+    with contextlib.suppress(OSError):
+        write_atomically(run / "evaluation.json", lambda file: file.write(text))
+
+
 def _baselines(task, sequences: int, seed: int) -> dict:
     """What `innerloop baselines --json` prints."""
-    from innerloop.evaluate import judge_baselines
+    from innerloop.evaluation import judge_baselines
 
     judged = judge_baselines(task, sequences=sequences, seed=seed)
     _, any_of_them = judged["ols"]

@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
 
-from innerloop.train import Report
+if TYPE_CHECKING:
+    from innerloop.train import Report
 
 
 def console() -> Console:
@@ -36,14 +38,14 @@ def detail(row: dict, seconds_left: float | None) -> str:
 
 
 @contextmanager
-def training(where: Console, name: str) -> Iterator[Callable[[Report], None]]:
+def training(where: Console, name: str) -> Iterator["Callable[[Report], None]"]:
     """A bar for one training run; yields what to call after every interval."""
     quiet = not where.is_terminal
     with bar(where) as progress:
         task = progress.add_task(name, total=1.0, detail="compiling")
         told = -1
 
-        def report(update: Report) -> None:
+        def report(update: "Report") -> None:
             nonlocal told
             text = detail(update.row, update.seconds_left)
             progress.update(task, completed=update.progress, detail=text)
@@ -53,6 +55,65 @@ def training(where: Console, name: str) -> Iterator[Callable[[Report], None]]:
 
         yield report
         progress.update(task, completed=1.0)
+
+
+@contextmanager
+def study(where: Console, name: str) -> Iterator[Callable[[Any], None]]:
+    """A bar for a study; yields what to call with its progress."""
+    quiet = not where.is_terminal
+    with bar(where) as progress:
+        task = progress.add_task(name, total=1.0, detail="starting")
+        told = -1
+
+        def report(update: Any) -> None:
+            nonlocal told
+            failed = f", {update.failed} failed" if update.failed else ""
+            left = "" if update.seconds_left is None else f", {duration(update.seconds_left)} left"
+            text = f"{update.done} of {update.total} runs done{failed}{left}"
+            progress.update(task, completed=update.share, detail=text)
+            if quiet and (tenth := int(10 * update.share)) > told:
+                told = tenth
+                where.print(f"{name}: {100 * update.share:.0f}%, {text}", highlight=False, soft_wrap=True)
+
+        yield report
+
+
+def duration(seconds: float) -> str:
+    """A time that a person can read."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def runs(frame: Any, most: int = 100) -> None:
+    """Print a table of runs."""
+    table = Table(title=f"{len(frame)} runs" + (f", the first {most}" if len(frame) > most else ""))
+    for column in ("run", "study", "status", "adjusted loss", "± s.e.", "regret", "seconds"):
+        left = column in ("run", "study", "status")
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
+    for row in frame.head(most).iter_rows(named=True):
+        numbers = [
+            "" if row[name] is None else f"{row[name]:{form}}"
+            for name, form in (
+                ("adjusted_loss", ".5f"),
+                ("adjusted_loss_se", ".5f"),
+                ("regret", ".5f"),
+                ("seconds", ".1f"),
+            )
+        ]
+        table.add_row(row["run"], row["study"] or "", row["status"] or "", *numbers)
+    Console().print(table)
+
+
+def comparison(frame: Any, *, title: str) -> None:
+    """Print models beside each other."""
+    table = Table(title=title)
+    for column in ("run", "adjusted loss", "± s.e.", "regret", "minus the best", "± s.e. of the difference"):
+        table.add_column(column, justify="left" if column == "run" else "right", overflow="fold")
+    for row in frame.iter_rows(named=True):
+        names = ("adjusted_loss", "adjusted_loss_se", "regret", "difference", "difference_se")
+        table.add_row(row["run"], *(f"{row[name]:.5f}" for name in names))
+    Console().print(table)
 
 
 class Stages:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from innerloop.evaluate import Estimate, Evaluation
+from innerloop.evaluation import Estimate, Evaluation
 from innerloop.report import Comparison, Entry, write_report
 
 

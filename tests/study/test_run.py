@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from innerloop import train
-from innerloop.evaluate import evaluate
+from innerloop.evaluation import evaluate
 from innerloop.study import SpecError, load_run, load_spec, parse_spec, train_run
 from innerloop.study import run as run_module
 

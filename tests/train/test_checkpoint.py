@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from innerloop.train.checkpoint import Checkpoints, write_atomically
+from innerloop.files import write_atomically
+from innerloop.train.checkpoint import Checkpoints
 
 
 def arrays(step: int) -> dict[str, np.ndarray]:

@@ -47,7 +47,13 @@ def test_adam_is_adam_on_batches_that_are_functions_of_seed_and_step(x64, key, s
     """40 updates, tempering off, against Kingma and Ba's algorithm in NumPy with its gradient from one draw a step."""
     steps, batch, peak = 40, 32, 0.02
     model = make_model(key)
-    options = {"objective": objective, "steps": steps, "batch": batch, "learning_rate": peak, "seed": seed}
+    options = {
+        "objective": objective,
+        "steps": steps,
+        "batch": batch,
+        "learning_rate": peak,
+        "data_seed": seed,
+    }
     state, _ = run(FirstOrder(model, _TASK, **options, temper=None, interval=15))
     theta, build = jax.flatten_util.ravel_pytree(model)
 
@@ -88,7 +94,9 @@ def test_results_do_not_depend_on_the_reporting_interval(key):
 
 def test_another_seed_gives_other_batches(key):
     model = make_model(key)
-    ends = [run(FirstOrder(model, _TASK, steps=20, batch=32, interval=20, seed=seed))[0] for seed in (0, 1)]
+    ends = [
+        run(FirstOrder(model, _TASK, steps=20, batch=32, interval=20, data_seed=seed))[0] for seed in (0, 1)
+    ]
     assert np.abs(flat(ends[0].carry[0]) - flat(ends[1].carry[0])).max() > 1e-4
 
 
@@ -119,7 +127,7 @@ def test_one_bad_update_does_not_stop_training(key, monkeypatch):
         return type(examples)(examples.moments, examples.target * factor, examples.probes)
 
     monkeypatch.setattr(first_order, "draw", poisoned)
-    state, rows = run(FirstOrder(make_model(key), _TASK, steps=12, batch=16, interval=6, seed=11))
+    state, rows = run(FirstOrder(make_model(key), _TASK, steps=12, batch=16, interval=6, data_seed=11))
     assert [row["skipped"] for row in rows] == [2, 2]
     assert np.isfinite(flat(state.carry[0])).all()
     assert np.isfinite([row["loss"] for row in rows]).all()
@@ -197,8 +205,7 @@ def test_training_full_by_muon_lowers_the_loss(key):
     state, _ = run(FirstOrder(start, _TASK, optimizer="muon", steps=200, batch=64, interval=50))
     examples = draw(_TASK, "bayes", jax.random.fold_in(key, 1), 2048)
     before, after = (
-        np.median(examples.losses(model.final_weights(examples.moments)))
-        for model in (start, state.carry[0])
+        np.median(examples.losses(model.final_weights(examples.moments))) for model in (start, state.carry[0])
     )
     assert after < before * 2 / 3
 

@@ -266,6 +266,14 @@ class LinearTransformer(eqx.Module):
 
         return [inserted(idle) for idle in self._idle_layers()]
 
+    def with_label_scale(self, label_scale: float | Float[Array, ""]) -> Self:
+        """The same parameters under another inner scale of y, which may be traced: for compiled programs that serve
+        models of several scales."""
+        other = object.__new__(type(self))
+        for name, value in vars(self).items():
+            object.__setattr__(other, name, label_scale if name == "label_scale" else value)
+        return other
+
     def _sizes(self) -> dict:
         return {"dim": self.dim, "context": self.context, "label_scale": self.label_scale}
 

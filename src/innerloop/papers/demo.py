@@ -17,8 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from innerloop import display
-from innerloop.evaluate import Evaluation, evaluate_many, judge_baselines, losses_by_sigma
-from innerloop.evaluate.losses import CHUNK, Draws, draw_losses
+from innerloop.evaluation import Evaluation, evaluate_many, judge_baselines, losses_by_sigma
+from innerloop.evaluation.losses import CHUNK, Draws, draw_losses
 from innerloop.papers.vladymyrov2024 import CONTEXT, DIM, published
 from innerloop.predictors import BayesOptimal
 from innerloop.report import Comparison, Entry, write_report

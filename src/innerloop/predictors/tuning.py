@@ -48,8 +48,7 @@ class TuningSample(eqx.Module):
             ValueError: seed is not a whole number >= 0.
         """
         whole_number("seed", seed, at_least=0)
-        roots = [None if root is None else root.tobytes() for root in (task.input_root, task.weight_root)]
-        name = (task.dim, task.context, task.noise, *roots, seed)
+        name = (*task.identity, seed)
         if name not in _LAST:  # the baselines of a task are tuned one after another
             key = jax.random.fold_in(jax.random.key(seed), STREAM)
             # Outside jit, so that what was compiled for one noise law serves the next: seconds saved for each.

@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 
 from innerloop import figures
-from innerloop.evaluate import Estimate, Evaluation
-from innerloop.train.checkpoint import write_atomically
+from innerloop.evaluation import Estimate, Evaluation
+from innerloop.files import write_atomically
 
 
 @dataclass(frozen=True)

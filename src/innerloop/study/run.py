@@ -11,8 +11,10 @@ model.npz            the trained parameters of every depth
 import json
 import platform
 import subprocess
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,10 +25,11 @@ import numpy as np
 import polars as pl
 import yaml
 
+from innerloop.files import write_atomically
 from innerloop.models import LinearTransformer
 from innerloop.study.spec import RunSpec, SpecError, parse_spec
-from innerloop.train import Checkpoints, Report, fit
-from innerloop.train.checkpoint import DamagedFile, read_arrays, write_arrays, write_atomically
+from innerloop.train import Checkpoints, Fitting, Preempted, Report, fit_together
+from innerloop.train.checkpoint import DamagedFile, read_arrays, write_arrays
 
 _FLUSH_EVERY = 2.0  # seconds between writes of the metrics
 
@@ -58,63 +61,135 @@ class Run:
         return self.exact_by_depth[self.spec.model.layers]
 
 
+@dataclass(frozen=True)
+class Job:
+    """A run to train, and where."""
+
+    spec: RunSpec
+    folder: Path
+
+
 def train_run(
-    spec: RunSpec, folder: Path, *, resume: bool = False, report: Callable[[Report], None] | None = None
+    spec: RunSpec,
+    folder: str | Path,
+    *,
+    resume: bool = False,
+    report: Callable[[Report], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> Run:
     """Train what `spec` describes in `folder`, and return the finished run.
 
     Args:
         resume: go on with what the folder holds; a finished run is returned as it is.
+        stop: asked from time to time whether to save and stop.
 
     Raises:
         SpecError: the folder holds a run and `resume` is not set, holds a run of another spec, or cannot be written.
+        Preempted: `stop` said so.
     """
-    folder = Path(folder)
-    if (folder / "spec.yaml").exists():
-        if not resume:
-            raise SpecError(
-                f"{folder} already holds a run; go on with it by --resume, or choose another --out"
-            )
-        if (before := _read_spec(folder)) != spec:
-            raise SpecError(f"{folder} holds a run of another spec ({before.name()}); choose another --out")
-        if _read_status(folder).get("status") == "done" and (folder / "model.npz").exists():
-            return load_run(folder)
-    _prepare(folder, spec)
-    metrics = _Metrics(folder / "metrics.parquet")
-    already = float(_read_status(folder).get("seconds", 0.0))
+    job = Job(spec, Path(folder))
+    _train([job], resume=resume, reports=[report], stop=stop)
+    return load_run(folder)
 
-    def keep(update: Report) -> None:
-        metrics.add(update.row)
+
+def train_runs(
+    jobs: Sequence[Job],
+    *,
+    resume: bool = False,
+    report: Callable[[float, dict], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> None:
+    """Train several runs of one shape as one program, each in a folder of its own; those that are done are left alone.
+
+    Args:
+        report: called with the share of the work done and a run's latest row.
+
+    Raises:
+        SpecError: as for `train_run`.
+        Preempted: `stop` said so.
+    """
+    shares = [0.0] * len(jobs)
+
+    def tell(index: int, update: Report) -> None:
+        shares[index] = update.progress
+        if report is not None and (index == len(jobs) - 1 or len(jobs) == 1):
+            report(sum(shares) / len(shares), update.row)
+
+    _train(jobs, resume=resume, reports=[partial(tell, index) for index in range(len(jobs))], stop=stop)
+
+
+def _train(jobs: Sequence[Job], *, resume: bool, reports: Sequence, stop: Callable[[], bool] | None) -> None:
+    left = [
+        (job, report)
+        for job, report in zip(jobs, reports, strict=True)
+        if not _finished(job.folder, job.spec, resume)
+    ]
+    if not left:
+        return
+    about = environment()
+    for job, _ in left:
+        _prepare(job.folder, job.spec, about)
+    already = [float(_read_status(job.folder).get("seconds", 0.0)) for job, _ in left]
+    metrics = [_Metrics(job.folder / "metrics.parquet") for job, _ in left]
+
+    def keep(own: _Metrics, report: Callable[[Report], None] | None, update: Report) -> None:
+        own.add(update.row)
         if report is not None:
             report(update)
 
-    task = spec.task.build()
+    fittings = []
+    for (job, report), own in zip(left, metrics, strict=True):
+        task = job.spec.task.build()
+        fittings.append(
+            Fitting(
+                job.spec.model.build(task, job.spec.train.seed),
+                task,
+                job.spec.train,
+                report=partial(keep, own, report),
+                before_saving=own.flush,
+                checkpoints=Checkpoints(job.folder / "checkpoints"),
+            )
+        )
     try:
-        result = fit(
-            spec.model.build(task, spec.train.seed),
-            task,
-            report=keep,
-            before_saving=metrics.flush,
-            checkpoints=Checkpoints(folder / "checkpoints"),
-            resume=resume,
-            **spec.train.model_dump(),
-        )
+        results = fit_together(fittings, resume=resume, stop=stop)
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        metrics.flush()
-        _write_json(
-            folder / "status.json", {"status": "stopped" if stopped else "failed", "seconds": already}
-        )
+        status = "stopped" if isinstance(error, KeyboardInterrupt | Preempted) else "failed"
+        for (job, _), own, seconds in zip(left, metrics, already, strict=True):
+            own.flush()
+            _write_json(job.folder / "status.json", {"status": status, "seconds": seconds})
         raise
-    metrics.flush()
-    arrays = {
-        f"{depth}/{index}": np.asarray(leaf)
-        for depth, model in result.exact.items()
-        for index, leaf in enumerate(jax.tree.leaves(model))
+    for (job, _), own, seconds, result in zip(left, metrics, already, results, strict=True):
+        own.flush()
+        arrays = {
+            f"{depth}/{index}": np.asarray(leaf)
+            for depth, model in result.exact.items()
+            for index, leaf in enumerate(jax.tree.leaves(model))
+        }
+        write_arrays(job.folder / "model.npz", arrays)
+        _write_json(job.folder / "status.json", {"status": "done", "seconds": seconds + result.seconds})
+
+
+def _finished(folder: Path, spec: RunSpec, resume: bool) -> bool:
+    """Whether the folder holds this run, done."""
+    if not (folder / "spec.yaml").exists():
+        return False
+    if not resume:
+        raise SpecError(f"{folder} already holds a run; go on with it by --resume, or choose another --out")
+    if (before := _read_spec(folder)) != spec:
+        raise SpecError(f"{folder} holds a run of another spec ({before.name()}); choose another --out")
+    return _read_status(folder).get("status") == "done" and (folder / "model.npz").exists()
+
+
+def status_of(folder: Path) -> dict:
+    """What a run's folder says of it: status, seconds, revision, and its history as rows."""
+    status = _read_status(folder)
+    metrics = _Metrics(folder / "metrics.parquet")
+    return {
+        "status": status.get("status", "unknown"),
+        "seconds": status.get("seconds"),
+        "revision": _read_json(folder / "environment.json").get("git_revision"),
+        "history": metrics.rows,
     }
-    write_arrays(folder / "model.npz", arrays)
-    _write_json(folder / "status.json", {"status": "done", "seconds": already + result.seconds})
-    return load_run(folder)
 
 
 def load_run(folder: str | Path) -> Run:
@@ -176,8 +251,21 @@ class _Metrics:
 
     def __init__(self, path: Path):
         self._path = path
-        self._rows = pl.read_parquet(path).to_dicts() if path.exists() else []
+        self._rows = self._read()
         self._flushed = -np.inf
+
+    @property
+    def rows(self) -> list[dict]:
+        return self._rows
+
+    def _read(self) -> list[dict]:
+        if not self._path.exists():
+            return []
+        try:
+            return pl.read_parquet(self._path).to_dicts()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            warnings.warn(f"{self._path} is damaged ({error}); its rows are lost", stacklevel=4)
+            return []
 
     def add(self, row: dict) -> None:
         # A resumed run repeats the intervals after its last checkpoint.
@@ -206,6 +294,7 @@ def environment() -> dict[str, str]:
     }
 
 
+@cache
 def git_revision() -> str:
     """The revision of the checkout that the package runs from, "-dirty" if it has changes; "unknown" outside one."""
     here = Path(__file__).parent
@@ -216,11 +305,11 @@ def git_revision() -> str:
         return "unknown"
 
 
-def _prepare(folder: Path, spec: RunSpec) -> None:
+def _prepare(folder: Path, spec: RunSpec, about: dict[str, str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "spec.yaml", lambda file: file.write(spec.to_yaml().encode()))
-        _write_json(folder / "environment.json", environment())
+        _write_json(folder / "environment.json", about)
         seconds = _read_status(folder).get("seconds", 0.0)
         _write_json(folder / "status.json", {"status": "running", "seconds": seconds})
     except OSError as error:
@@ -235,8 +324,12 @@ def _read_spec(folder: Path) -> RunSpec:
 
 
 def _read_status(folder: Path) -> dict:
+    return _read_json(folder / "status.json")
+
+
+def _read_json(path: Path) -> dict:
     try:
-        return json.loads((folder / "status.json").read_text())
+        return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
 

@@ -1,6 +1,7 @@
 """What a run is: a validated description, from a YAML file, a mapping, or keyword arguments."""
 
 import difflib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +64,9 @@ class ModelSpec(_Section):
     kind: Literal["full", "diag", "gd++"] = "diag"
     layers: int = Field(default=4, ge=1, le=64, strict=True)
     heads: int = Field(default=1, ge=1, le=64, strict=True)
+    init_scale: float = Field(
+        default=1.0, gt=0, le=100, description="multiplies the parameters that training starts from"
+    )
 
     @model_validator(mode="after")
     def _gd_plus_plus_has_one_head(self):
@@ -75,9 +79,11 @@ class ModelSpec(_Section):
         sizes = {"context": task.context, "label_scale": round(task.label_variance**-0.5, 6)}
         key = jax.random.fold_in(jax.random.key(seed), 5)
         if self.kind == "gd++":
-            return LinearTransformer.gd_plus_plus(task.dim, self.layers, key=key, **sizes)
-        make = {"full": LinearTransformer.full, "diag": LinearTransformer.diag}[self.kind]
-        return make(task.dim, self.layers, self.heads, key=key, **sizes)
+            model = LinearTransformer.gd_plus_plus(task.dim, self.layers, key=key, **sizes)
+        else:
+            make = {"full": LinearTransformer.full, "diag": LinearTransformer.diag}[self.kind]
+            model = make(task.dim, self.layers, self.heads, key=key, **sizes)
+        return model if self.init_scale == 1 else jax.tree.map(lambda leaf: leaf * self.init_scale, model)
 
 
 class EvaluateSpec(_Section):
@@ -153,25 +159,33 @@ def load_spec(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunSpe
     return parse_spec(mapping)
 
 
-def describe(error: ValidationError, model: type[BaseModel]) -> str:
-    """A validation error in one line a field: its name, its value, what is allowed."""
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the one that was meant, if it can be told, and all that there are."""
+    near = difflib.get_close_matches(name, known := list(known), n=1, cutoff=0.5)
+    return (f"; did you mean {near[0]}?" if near else "") + f" Allowed: {', '.join(known)}"
+
+
+def describe(
+    error: ValidationError, model: type[BaseModel], where: Callable[[tuple], str] = lambda loc: ""
+) -> str:
+    """A validation error in one line a field: its name, its value, what is allowed; `where` says the place of a field."""
     lines = []
     for problem in error.errors():
-        path = [str(part) for part in problem["loc"]]
+        path, at = [str(part) for part in problem["loc"]], where(problem["loc"])
         name = ".".join(path)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             known = list(_model_at(model, path[:-1]).model_fields)
-            near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            lines.append(f"{name}: unknown key{hint} Allowed: {', '.join(known)}")
+            lines.append(f"{at}{name}: unknown key{nearest(path[-1], known)}")
         elif problem["type"] == "value_error":
-            lines.append(f"{name}: {message}" if name else message)
+            lines.append(f"{at}{name}: {message}" if name else f"{at}{message}")
         elif problem["type"] == "model_type":
             known = _keys(_model_at(model, path))
-            lines.append(f"{name}: must be a mapping with some of the keys {known}, got {problem['input']!r}")
+            lines.append(
+                f"{at}{name}: must be a mapping with some of the keys {known}, got {problem['input']!r}"
+            )
         else:
-            lines.append(f"{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}")
+            lines.append(f"{at}{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}")
     return "\n".join(lines)
 
 

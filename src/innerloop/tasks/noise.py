@@ -7,7 +7,9 @@ Each law can be sampled, integrated over (`quadrature`), and written as text: `f
 import math
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self, cast
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +27,7 @@ class NoiseLaw(ABC):
         """Independent draws of sigma, of the given shape."""
 
     @abstractmethod
-    def quadrature(self, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    def quadrature(self, nodes: int) -> tuple[np.ndarray | Array, np.ndarray]:
         """Points `(m,)` and weights `(m,)`, summing to one, with which `E f(sigma) ~ sum_j weight_j f(point_j)`.
 
         Discrete laws ignore `nodes` and are exact.
@@ -46,6 +48,14 @@ class NoiseLaw(ABC):
     def arguments(self) -> tuple[float, ...]:
         """The numbers inside the parentheses of the law's text form."""
 
+    def with_arguments(self, arguments: Sequence[Any]) -> Self:
+        """The law of this kind with other numbers, which may be traced and are not checked: for compiled programs that
+        serve a whole family of laws."""
+        law = object.__new__(type(self))
+        for own, value in zip(fields(cast(Any, self)), arguments, strict=True):
+            object.__setattr__(law, own.name, value)
+        return law
+
     def __str__(self) -> str:
         name = next(name for name, law in LAWS.items() if isinstance(self, law))
         return f"{name}({','.join(_shortest(value) for value in self.arguments())})"
@@ -64,7 +74,7 @@ class Fixed(NoiseLaw):
         return jnp.full(shape, self.sigma, dtype=dtype or float)
 
     def quadrature(self, nodes):
-        return np.array([float(self.sigma)]), np.ones(1)
+        return _array([self.sigma]), np.ones(1)
 
     @property
     def maximum(self):
@@ -121,10 +131,10 @@ class Categorical(NoiseLaw):
         object.__setattr__(self, "values", tuple(float(value) for value in values))
 
     def sample(self, key, shape, dtype=None):
-        return jax.random.choice(key, jnp.asarray(self.values, dtype=dtype or float), shape)
+        return jax.random.choice(key, jnp.asarray(_array(self.values), dtype=dtype or float), shape)
 
     def quadrature(self, nodes):
-        return np.array(self.values), np.full(len(self.values), 1 / len(self.values))
+        return _array(self.values), np.full(len(self.values), 1 / len(self.values))
 
     @property
     def maximum(self):
@@ -132,6 +142,11 @@ class Categorical(NoiseLaw):
 
     def arguments(self):
         return self.values
+
+    def with_arguments(self, arguments):
+        law = object.__new__(type(self))
+        object.__setattr__(law, "values", tuple(arguments))
+        return law
 
 
 LAWS: dict[str, type[NoiseLaw]] = {"fixed": Fixed, "uniform": Uniform, "categorical": Categorical}
@@ -155,6 +170,15 @@ def parse_noise(text: str) -> NoiseLaw:
     if len(numbers) != expected:
         raise ValueError(f"{name} noise takes {expected} number(s), got {len(numbers)} in {text!r}")
     return LAWS[name](*numbers)
+
+
+def _array(values: Sequence[Any]):
+    """NumPy's, of numbers; JAX's, of traced ones."""
+    return (
+        jnp.stack(list(values))
+        if any(isinstance(value, jax.Array) for value in values)
+        else np.array(values, float)
+    )
 
 
 def _shortest(value: float) -> str:

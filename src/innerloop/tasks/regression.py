@@ -51,10 +51,28 @@ class LinearRegression(eqx.Module):
         self.weight_root = _root("weight_covariance", weight_covariance, dim)
 
     @property
-    def label_variance(self) -> float:
-        """E y_i^2 = tr(input covariance x weight covariance) + E sigma^2."""
+    def signal_variance(self) -> float:
+        """E <w, x>^2 = tr(input covariance x weight covariance)."""
         roots = [np.eye(self.dim) if root is None else root for root in (self.input_root, self.weight_root)]
-        return float(np.sum((roots[0].T @ roots[1]) ** 2)) + self.noise.second_moment
+        return float(np.sum((roots[0].T @ roots[1]) ** 2))
+
+    @property
+    def label_variance(self) -> float:
+        """E y_i^2, the signal's variance and E sigma^2."""
+        return self.signal_variance + self.noise.second_moment
+
+    @property
+    def identity(self) -> tuple:
+        """Equal for equal problems, and hashable."""
+        roots = [None if root is None else root.tobytes() for root in (self.input_root, self.weight_root)]
+        return (self.dim, self.context, self.noise, *roots)
+
+    def with_noise(self, noise: NoiseLaw) -> "LinearRegression":
+        """The same problem under another law of sigma."""
+        other = object.__new__(LinearRegression)
+        for name, value in vars(self).items():
+            object.__setattr__(other, name, noise if name == "noise" else value)
+        return other
 
     def sample_prompts(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Prompt:
         """`batch` prompts: x `(batch, context, dim)`, y `(batch, context)`, query `(batch, dim)`, and the latents."""

@@ -4,9 +4,7 @@ A `.npz` is a zip archive, and a zip archive carries a checksum of every member:
 not read, and the one before it is used instead.
 """
 
-import os
 import re
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -14,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from innerloop.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -83,23 +83,3 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if sorted(arrays.keys() - {_NAMES}) != arrays.pop(_NAMES, np.array([])).tolist():
         raise DamagedFile("a member is missing")
     return arrays
-
-
-def write_atomically(path: Path, write) -> None:
-    """Let `write(file)` fill a temporary file beside `path`, flush it to disk, and rename it into place."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)

@@ -1,6 +1,7 @@
-"""Adam and Muon on fresh sequences, one compiled scan per reporting interval."""
+"""Adam and Muon on fresh sequences, one compiled scan per reporting interval, for one run or for many of one shape."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -40,9 +41,10 @@ class FirstOrder:
 
     Args:
         model: what to train; its parameters are the start.
-        task: the problem; batch i is a pure function of (seed, i).
+        task: the problem.
         optimizer: "adam", or "muon" (Jordan 2024): momentum orthogonalised per matrix, the last two axes of each leaf.
         steps, batch, learning_rate: the budget.
+        data_seed: batch i is a pure function of it and of i.
         temper: None switches tempering off.
         interval: updates between reports.
     """
@@ -54,7 +56,7 @@ class FirstOrder:
     steps: int = 6000
     batch: int = 512
     learning_rate: float = 0.01
-    seed: int = 0
+    data_seed: int = 0
     temper: float | None = 1.0
     interval: int = 100
 
@@ -78,26 +80,7 @@ class FirstOrder:
 
     def advance(self, state: FirstOrderState) -> tuple[FirstOrderState, dict]:
         """The updates of one reporting interval."""
-        count = min(self.interval, self.steps - state.step)
-        carry, losses = _interval(
-            state.carry,
-            self.task,
-            jax.random.key(self.seed),
-            jnp.arange(state.step, state.step + count),
-            self._transformation(),
-            self.objective,
-            self.batch,
-            self.temper,
-        )
-        losses = np.asarray(losses)
-        finite = losses[np.isfinite(losses)]
-        row = {
-            "phase": self.optimizer,
-            "layers": self.model.layers,
-            "loss": float(finite.mean()) if len(finite) else float("nan"),
-            "skipped": int(carry[2]),
-        }
-        return replace(state, carry=carry, step=state.step + count), row
+        return advance_together([self], [state])[0]
 
     def pack(self, state: FirstOrderState) -> dict[str, np.ndarray]:
         """The state as named arrays, for a checkpoint."""
@@ -115,14 +98,70 @@ class FirstOrder:
         return FirstOrderState(carry, int(arrays["step"]))
 
     def _transformation(self) -> optax.GradientTransformation:
-        return _update_rule(self.optimizer, self.learning_rate, self.steps)
+        return _update_rule(self.optimizer, self.steps)
+
+
+def advance_together(
+    trainers: Sequence[FirstOrder], states: Sequence[FirstOrderState]
+) -> list[tuple[FirstOrderState, dict]]:
+    """One reporting interval of several runs as one compiled program, every run as it would be alone.
+
+    The runs may differ in parameters, seeds, learning rates, label scales and the numbers of their noise laws; all else,
+    and the step at which they stand, must be the same.
+    """
+    first, step = trainers[0], states[0].step
+    assert all(state.step == step for state in states)
+    count = min(first.interval, first.steps - step)
+    dtype = jax.tree.leaves(_arrays(first.model))[0].dtype
+    parts = [eqx.partition(state.carry, eqx.is_array) for state in states]
+    leaves = [jax.tree.leaves(dynamic) for dynamic, _ in parts]
+    members = _Members(
+        leaves=[jnp.stack(column) for column in zip(*leaves, strict=True)],
+        key=jnp.stack([jax.random.key(trainer.data_seed) for trainer in trainers]),
+        learning_rate=jnp.asarray([trainer.learning_rate for trainer in trainers], dtype),
+        label_scale=jnp.asarray([trainer.model.label_scale for trainer in trainers], dtype),
+        law=jnp.asarray([trainer.task.noise.arguments() for trainer in trainers], dtype),
+    )
+    after, losses = _interval(
+        members,
+        parts[0],
+        first.task,
+        jnp.arange(step, step + count),
+        first._transformation(),
+        first.objective,
+        first.batch,
+        first.temper,
+    )
+    after, losses = [np.asarray(leaf) for leaf in after], np.asarray(losses)
+    results = []
+    for index, (trainer, (dynamic, static)) in enumerate(zip(trainers, parts, strict=True)):
+        own = jax.tree.unflatten(jax.tree.structure(dynamic), [jnp.asarray(leaf[index]) for leaf in after])
+        carry = eqx.combine(own, static)
+        finite = losses[index][np.isfinite(losses[index])]
+        row = {
+            "phase": trainer.optimizer,
+            "layers": trainer.model.layers,
+            "loss": float(finite.mean()) if len(finite) else float("nan"),
+            "skipped": int(carry[2]),
+        }
+        results.append((FirstOrderState(carry, step + count), row))
+    return results
+
+
+class _Members(eqx.Module):
+    """What runs that train together differ in, each with a leading axis of runs."""
+
+    leaves: list[Array]
+    key: PRNGKeyArray
+    learning_rate: Float[Array, "runs"]
+    label_scale: Float[Array, "runs"]
+    law: Float[Array, "runs numbers"]
 
 
 @cache  # the same object each interval, or each interval would be compiled anew
-def _update_rule(optimizer: str, learning_rate: float, steps: int) -> optax.GradientTransformation:
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, learning_rate, max(1, steps // 20), max(2, steps), learning_rate / 1000
-    )
+def _update_rule(optimizer: str, steps: int) -> optax.GradientTransformation:
+    """For a peak learning rate of one: updates are proportional to it."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, steps // 20), max(2, steps), 1 / 1000)
 
     if optimizer == "muon":
         rule = optax.contrib.muon(schedule, muon_weight_dimension_numbers=_last_two_axes)
@@ -141,47 +180,64 @@ def _last_two_axes(parameters):
 
 @eqx.filter_jit
 def _interval(
-    carry,
+    members: _Members,
+    parts: tuple[Any, Any],
     task: LinearRegression,
-    key: PRNGKeyArray,
     steps: Int[Array, "count"],
     transformation: optax.GradientTransformation,
     objective: Objective,
     batch: int,
     temper: float | None,
 ):
-    """`count` updates; returns the new carry and the mean loss of every batch."""
-    dynamic, static = eqx.partition(carry, eqx.is_array)
-    dtype = jax.tree.leaves(_arrays(carry[0]))[0].dtype
+    """The same `steps` of every member; returns the new leaves of the carries and the mean loss of every batch.
+
+    `parts` is one member's carry in its arrays and the rest, as a pattern.
+    """
+    carried, static = jax.tree.structure(parts[0]), parts[1]
+    dtype = members.learning_rate.dtype
     ceiling = None if temper is None else temper * _null_loss(task)
 
-    def objective_value(model, examples):
-        losses = examples.losses(jax.vmap(model._final_weights)(examples.moments.S))
-        return _tempered(losses, ceiling).mean(), losses.mean()
+    def run(member: _Members):
+        law = task.noise.with_arguments([member.law[index] for index in range(member.law.shape[0])])
+        own_task = task.with_noise(law)
 
-    def update(dynamic, step):
-        model, optimizer_state, skipped = eqx.combine(dynamic, static)
-        examples = draw(task, objective, jax.random.fold_in(key, step), batch, dtype=dtype)
-        (value, loss), gradient = eqx.filter_value_and_grad(objective_value, has_aux=True)(model, examples)
-        # Optax multiplies floats by whole-number counts, which a caller's strict promotion would refuse.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, new_state = transformation.update(gradient, optimizer_state, _arrays(model))
-        new_model = eqx.apply_updates(model, updates)
-        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, gradient))]).all()
-        new = (new_model, new_state, skipped)
-        old = (model, optimizer_state, skipped + 1)
-        chosen = jax.tree.map(
-            lambda a, b: jnp.where(finite, a, b), *(eqx.filter(x, eqx.is_array) for x in (new, old))
-        )
-        return chosen, loss
+        def objective_value(model, examples):
+            scaled = model.with_label_scale(member.label_scale)
+            losses = examples.losses(jax.vmap(scaled._final_weights)(examples.moments.S))
+            return _tempered(losses, ceiling).mean(), losses.mean()
 
-    dynamic, losses = jax.lax.scan(update, dynamic, steps)
-    return eqx.combine(dynamic, static), losses
+        def update(dynamic, step):
+            model, optimizer_state, skipped = eqx.combine(dynamic, static)
+            examples = draw(own_task, objective, jax.random.fold_in(member.key, step), batch, dtype=dtype)
+            (value, loss), gradient = eqx.filter_value_and_grad(objective_value, has_aux=True)(
+                model, examples
+            )
+            # Optax multiplies floats by whole-number counts, which a caller's strict promotion would refuse.
+            with jax.numpy_dtype_promotion("standard"):
+                updates, new_state = transformation.update(gradient, optimizer_state, _arrays(model))
+                updates = jax.tree.map(lambda leaf: leaf * member.learning_rate, updates)
+            new_model = eqx.apply_updates(model, updates)
+            finite = jnp.stack(
+                [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((value, gradient))]
+            ).all()
+            new = (new_model, new_state, skipped)
+            old = (model, optimizer_state, skipped + 1)
+            chosen = jax.tree.map(
+                lambda a, b: jnp.where(finite, a, b), *(eqx.filter(x, eqx.is_array) for x in (new, old))
+            )
+            return chosen, loss
+
+        start = jax.tree.unflatten(carried, member.leaves)
+        dynamic, losses = jax.lax.scan(update, start, steps)
+        return jax.tree.leaves(dynamic), losses
+
+    # On a CPU one run after another keeps a batch in cache; an accelerator wants all at once.
+    return jax.lax.map(run, members) if jax.default_backend() == "cpu" else jax.vmap(run)(members)
 
 
 def _null_loss(task: LinearRegression) -> float:
     """The loss of predicting zero, `1/2 E <w, x>^2`."""
-    return (task.label_variance - task.noise.second_moment) / 2
+    return task.signal_variance / 2
 
 
 def _tempered(losses: Float[Array, "batch"], ceiling: float | None) -> Float[Array, "batch"]:

@@ -1,8 +1,9 @@
-"""`fit`: one call from a model and a problem to a trained model."""
+"""`fit`: one call from a model and a problem to a trained model; and the same for many at once."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -33,7 +34,7 @@ class Fit:
         exact: the same as NumPy arrays in the precision of training, for storage.
         history: one row a reporting interval: step, phase, layers, loss, regret, seconds, ..
         training: the options, with every default filled in.
-        seconds: wall time of training, compilation included.
+        seconds: wall time of training, compilation included; of many that train together, an equal share.
     """
 
     model: LinearTransformer
@@ -69,40 +70,99 @@ def fit(
     Raises:
         ValueError: an option is unknown or out of range, or model and task differ in dimension.
     """
-    if model.dim != task.dim:
-        raise ValueError(f"the model has dim {model.dim}, the task has dim {task.dim}")
-    training = Training(**options).resolved(model.kind)
+    fitting = Fitting(
+        model, task, Training(**options), report=report, before_saving=before_saving, checkpoints=checkpoints
+    )
+    return fit_together([fitting], resume=resume)[0]
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """One of several models to train side by side: the arguments of `fit`.
+
+    Raises:
+        ValueError: model and task differ in dimension.
+    """
+
+    model: LinearTransformer
+    task: LinearRegression
+    training: Training
+    report: Callable[[loop.Report], None] | None = None
+    before_saving: Callable[[], None] | None = None
+    checkpoints: Checkpoints | None = None
+
+    def __post_init__(self):
+        if self.model.dim != self.task.dim:
+            raise ValueError(f"the model has dim {self.model.dim}, the task has dim {self.task.dim}")
+
+
+def fit_together(
+    fittings: Sequence[Fitting], *, resume: bool = False, stop: Callable[[], bool] | None = None
+) -> list[Fit]:
+    """Train several models whose programs have one shape as one compiled program, each as `fit` would alone.
+
+    They may differ in parameters, seed, data stream, learning rate and the numbers of the noise law.
+
+    Raises:
+        ValueError: they differ in more than that.
+        Preempted: `stop` asked for it; checkpoints hold what was trained.
+    """
     began = time.monotonic()
-    rows: list[dict] = []
-
-    def keep(update: loop.Report) -> None:
-        rows.append(update.row)
-        if report is not None:
-            report(update)
-
-    precision = training.precision or "float32"
-    with jax.enable_x64(precision == "float64"):
-        trainer = make_trainer(_cast(model, precision), task, training)
-        state = loop.run(
-            trainer,
-            regret=_Regret(task, training.seed),
-            report=keep,
-            before_saving=before_saving,
-            checkpoints=checkpoints,
-            resume=resume,
+    trainings = [fitting.training.resolved(fitting.model.kind) for fitting in fittings]
+    if len({_shape(fitting, training) for fitting, training in zip(fittings, trainings, strict=True)}) > 1:
+        raise ValueError(
+            "models that train together may differ in numbers only, not in kind, sizes or budget"
         )
-        exact = {depth: jax.tree.map(np.asarray, solved) for depth, solved in trainer.by_depth(state).items()}
+    precision = trainings[0].precision or "float32"
+    rows: list[list[dict]] = [[] for _ in fittings]
+    regret = _Regret()
+
+    def member(index: int, fitting: Fitting, training: Training) -> loop.Member:
+        def keep(update: loop.Report) -> None:
+            rows[index].append(update.row)
+            if fitting.report is not None:
+                fitting.report(update)
+
+        return loop.Member(
+            make_trainer(_cast(fitting.model, precision), fitting.task, training),
+            regret=partial(regret, fitting.task),
+            report=keep,
+            before_saving=fitting.before_saving,
+            checkpoints=fitting.checkpoints,
+        )
+
+    with jax.enable_x64(precision == "float64"):
+        members = [member(index, *pair) for index, pair in enumerate(zip(fittings, trainings, strict=True))]
+        states = loop.run(members, resume=resume, stop=stop)
+        exact = [
+            {depth: jax.tree.map(np.asarray, each) for depth, each in member.trainer.by_depth(state).items()}
+            for member, state in zip(members, states, strict=True)
+        ]
+    seconds = (time.monotonic() - began) / len(fittings)
+    return [
+        _fit(fitting, models, history, training, seconds)
+        for fitting, models, history, training in zip(fittings, exact, rows, trainings, strict=True)
+    ]
+
+
+def _fit(fitting: Fitting, exact: dict, rows: list[dict], training: Training, seconds: float) -> Fit:
     by_depth = {
         depth: jax.tree.map(lambda leaf: jnp.asarray(leaf, float), solved) for depth, solved in exact.items()
     }
-    return Fit(
-        model=by_depth[model.layers],
-        by_depth=by_depth,
-        exact=exact,
-        history=pl.DataFrame(rows, infer_schema_length=None),
-        training=training,
-        seconds=time.monotonic() - began,
-    )
+    history = pl.DataFrame(rows, infer_schema_length=None)
+    return Fit(by_depth[fitting.model.layers], by_depth, exact, history, training, seconds)
+
+
+def _shape(fitting: Fitting, training: Training) -> tuple:
+    """What runs that train together must have in common; nothing has this in common with a second-order run."""
+    if training.optimizer == "levenberg-marquardt":
+        return (id(fitting),)
+    law = fitting.task.noise
+    dim, context, _, *roots = fitting.task.identity
+    same = training.model_copy(update={"seed": 0, "data_seed": 0, "learning_rate": 1.0})
+    sizes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(fitting.model))
+    problem = (dim, context, *roots, type(law), len(law.arguments()))
+    return (type(fitting.model), fitting.model.context, sizes, problem, same)
 
 
 def make_trainer(model: LinearTransformer, task: LinearRegression, training: Training) -> loop.Trainer:
@@ -129,23 +189,23 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
         steps=training.steps,
         batch=training.batch,
         learning_rate=training.learning_rate,
-        seed=training.seed,
+        data_seed=training.seed if training.data_seed is None else training.data_seed,
         temper=training.temper,
     )
 
 
 class _Regret:
-    """The mean regret of a model on one fixed draw, for reports."""
+    """The mean regret of a model on one fixed draw of its task, for reports."""
 
-    def __init__(self, task: LinearRegression, seed: int):
-        self._task, self._seed = task, seed
-        self._examples: Examples | None = None
+    def __init__(self):
+        self._examples: dict[tuple, Examples] = {}
 
-    def __call__(self, model: LinearTransformer) -> float:
-        if self._examples is None:
-            key = jax.random.fold_in(jax.random.key(self._seed), _REPORT_STREAM)
-            self._examples = draw_many(self._task, "bayes", key, _REPORT_SEQUENCES)
-        return float(pool_losses(model, self._examples).mean())
+    def __call__(self, task: LinearRegression, model: LinearTransformer) -> float:
+        if task.identity not in self._examples:
+            self._examples[task.identity] = draw_many(
+                task, "bayes", jax.random.key(_REPORT_STREAM), _REPORT_SEQUENCES
+            )
+        return float(pool_losses(model, self._examples[task.identity]).mean())
 
 
 def _cast(model: LinearTransformer, precision: str) -> LinearTransformer:

@@ -1,14 +1,15 @@
 """The loop around a trainer: report, checkpoint, resume. The trainer's step is pure; everything with an effect is here."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from innerloop.models.linear import LinearTransformer
 from innerloop.train.checkpoint import Checkpoints
+from innerloop.train.first_order import FirstOrder, advance_together
 
 
 @runtime_checkable
@@ -49,46 +50,99 @@ class Report:
     seconds_left: float | None
 
 
-def run(
-    trainer: Trainer,
-    *,
-    regret: Callable[[LinearTransformer], float],
-    report: Callable[[Report], None] | None = None,
-    before_saving: Callable[[], None] | None = None,
-    checkpoints: Checkpoints | None = None,
-    resume: bool = False,
-    save_every: float = 2.0,
-) -> Any:
-    """Train to the end and return the final state.
+class Preempted(Exception):
+    """Training was asked to stop; what was trained is in the checkpoints."""
 
-    Args:
+
+@dataclass(frozen=True)
+class Member:
+    """One of the runs that train side by side.
+
+    Attributes:
+        trainer: how it learns.
         regret: judges the current model for the report.
         report: called after every interval.
         before_saving: called before every checkpoint: what was reported must be on disk by then, for a resumed run
             starts after it.
         checkpoints: where states are kept; None keeps none.
-        resume: go on from the newest readable checkpoint, if there is one.
-        save_every: seconds between checkpoints; the last state is always saved.
     """
-    step, state = 0, None
-    if resume and checkpoints is not None and (found := checkpoints.latest()) is not None:
-        step, state = found[0], trainer.unpack(found[1])
-    if state is None:
-        state = trainer.start()
+
+    trainer: Trainer
+    regret: Callable[[LinearTransformer], float]
+    report: Callable[[Report], None] | None = None
+    before_saving: Callable[[], None] | None = None
+    checkpoints: Checkpoints | None = None
+
+
+def run(
+    members: Sequence[Member],
+    *,
+    resume: bool = False,
+    save_every: float = 2.0,
+    stop: Callable[[], bool] | None = None,
+) -> list[Any]:
+    """Train all members to the end and return their final states.
+
+    Members that stand at the same step advance together, in one compiled program, where there are several.
+
+    Args:
+        resume: go on from the newest readable checkpoint of each, if there is one.
+        save_every: seconds between checkpoints, or more where saving takes long; the last state is always saved.
+        stop: asked after every interval; if it says so, everything is saved.
+
+    Raises:
+        Preempted: `stop` said so before the end.
+    """
+    places = [_begun(member, resume) for member in members]
     began = saved = time.monotonic()
-    before = trainer.progress(state)
-    while not trainer.finished(state):
-        state, row = trainer.advance(state)
-        step += 1
+    before = [member.trainer.progress(state) for member, (_, state) in zip(members, places, strict=True)]
+    unsaved: set[int] = set()
+    cost = 0.0
+    while left := [k for k, (_, state) in enumerate(places) if not members[k].trainer.finished(state)]:
+        # Those that are behind, after a crash between two checkpoints, catch up first.
+        step = min(places[k][0] for k in left)
+        together = [k for k in left if places[k][0] == step]
+        states = [places[k][1] for k in together]
+        if len(together) == 1:
+            results = [members[together[0]].trainer.advance(states[0])]
+        else:
+            trainers = [cast(FirstOrder, members[k].trainer) for k in together]
+            results = advance_together(trainers, states)
         now = time.monotonic()
-        if report is not None:
-            progress = trainer.progress(state)
-            left = (now - began) * (1 - progress) / (progress - before) if progress > before else None
-            row = {"step": step, **row, "regret": regret(trainer.current(state)), "seconds": now - began}
-            report(Report(row, progress, left))
-        if checkpoints is not None and (now - saved > save_every or trainer.finished(state)):
-            if before_saving is not None:
-                before_saving()
-            checkpoints.save(step, trainer.pack(state))
-            saved = now
-    return state
+        for k, (state, row) in zip(together, results, strict=True):
+            places[k] = (step + 1, state)
+            unsaved.add(k)
+            _tell(members[k], step + 1, state, row, now - began, before[k])
+        stopping = stop is not None and stop()
+        ended = any(members[k].trainer.finished(places[k][1]) for k in together)
+        if ended or stopping or now - saved > max(save_every, 20 * cost):
+            for k in sorted(unsaved):
+                _save(members[k], *places[k])
+            unsaved.clear()
+            saved = time.monotonic()
+            cost = saved - now
+        if stopping and any(not member.trainer.finished(places[k][1]) for k, member in enumerate(members)):
+            raise Preempted
+    return [state for _, state in places]
+
+
+def _begun(member: Member, resume: bool) -> tuple[int, Any]:
+    if resume and member.checkpoints is not None and (found := member.checkpoints.latest()) is not None:
+        return found[0], member.trainer.unpack(found[1])
+    return 0, member.trainer.start()
+
+
+def _tell(member: Member, step: int, state: Any, row: dict, seconds: float, before: float) -> None:
+    if member.report is None:
+        return
+    progress = member.trainer.progress(state)
+    left = seconds * (1 - progress) / (progress - before) if progress > before else None
+    row = {"step": step, **row, "regret": member.regret(member.trainer.current(state)), "seconds": seconds}
+    member.report(Report(row, progress, left))
+
+
+def _save(member: Member, step: int, state: Any) -> None:
+    if member.checkpoints is not None:
+        if member.before_saving is not None:
+            member.before_saving()
+        member.checkpoints.save(step, member.trainer.pack(state))

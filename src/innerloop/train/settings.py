@@ -44,6 +44,12 @@ class Training(BaseModel):
     )
     sample: int = Field(default=4096, ge=16, description="levenberg-marquardt: sequences in a Jacobian")
     seed: int = Field(default=0, ge=0, lt=2**31, description="everything random follows from it")
+    data_seed: int | None = Field(
+        default=None,
+        ge=0,
+        lt=2**31,
+        description="adam, muon: of the stream of sequences; by default the seed",
+    )
     precision: Literal["float32", "float64"] | None = Field(
         default=None, description="float32 or float64; by default float64 for levenberg-marquardt only"
     )
@@ -63,6 +69,7 @@ class Training(BaseModel):
                 "optimizer": optimizer,
                 "steps": self.steps or _STEPS[optimizer],
                 "learning_rate": self.learning_rate or _LEARNING_RATE.get(optimizer),
+                "data_seed": self.seed if self.data_seed is None else self.data_seed,
                 "precision": self.precision or ("float64" if second_order else "float32"),
             }
         )

@@ -7,7 +7,13 @@ import numpy as np
 import polars as pl
 from jaxtyping import Array, Float, Key
 
-from innerloop.evaluate.losses import Precision, check_precision, check_sequences, implicit_path, in_precision
+from innerloop.evaluation.losses import (
+    Precision,
+    check_precision,
+    check_sequences,
+    implicit_path,
+    in_precision,
+)
 from innerloop.tasks import LinearRegression
 from innerloop.types import Moments
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import innerloop as il
-from innerloop.evaluate import Estimate, Evaluation, bayes_floor, evaluate, evaluate_many, judge_baselines
-from innerloop.evaluate.losses import CHUNK, draw_losses
+from innerloop.evaluation import Estimate, Evaluation, bayes_floor, evaluate, evaluate_many, judge_baselines
+from innerloop.evaluation.losses import CHUNK, draw_losses
 from innerloop.predictors import OLS, AdaRR, BayesOptimal, ConstRR, RidgeOracle, TunedRR
 from innerloop.tasks import LinearRegression, parse_noise
 from innerloop.types import Prompt

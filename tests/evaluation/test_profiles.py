@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import innerloop as il
-from innerloop.evaluate import evaluate, loss_by_sigma
+from innerloop.evaluation import evaluate, loss_by_sigma
 from innerloop.predictors import OLS, AdaRR, ConstRR
 from innerloop.tasks import LinearRegression
 

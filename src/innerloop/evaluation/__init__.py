@@ -1,0 +1,18 @@
+"""How well a predictor does."""
+
+from innerloop.evaluation.compare import baseline_predictors, compare_runs, judge_baselines
+from innerloop.evaluation.losses import Estimate, Evaluation, bayes_floor, evaluate, evaluate_many
+from innerloop.evaluation.profiles import loss_by_sigma, losses_by_sigma
+
+__all__ = [
+    "Estimate",
+    "Evaluation",
+    "baseline_predictors",
+    "bayes_floor",
+    "compare_runs",
+    "evaluate",
+    "evaluate_many",
+    "judge_baselines",
+    "loss_by_sigma",
+    "losses_by_sigma",
+]

@@ -1,0 +1,267 @@
+"""Carry a study out: plan, groups, engine, tables; and go on with one that was stopped anywhere.
+
+What is done is read off the tables and the run folders, never off a list that a crash could leave stale. A group's work is
+a pure function of its specs and its folders, so it may be done again: by the same process, another one, or another host.
+"""
+
+import fcntl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from innerloop.evaluation import Evaluation, evaluate_many
+from innerloop.files import write_atomically
+from innerloop.study.plan import Group, Plan, PlannedRun
+from innerloop.study.run import Job, load_run, status_of, train_runs
+from innerloop.study.spec import SpecError
+from innerloop.study.store import Store
+from innerloop.train import Preempted
+
+_LOCK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One group to do, all that a worker anywhere needs.
+
+    Attributes:
+        folder: of the study.
+        study: its name.
+        group: the runs that are not done.
+    """
+
+    folder: Path
+    study: str
+    group: Group
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a task: the error's message if it failed."""
+
+    task: Task
+    error: str | None = None
+
+
+class Engine(Protocol):
+    """Something that does tasks, several at a time."""
+
+    workers: int
+
+    def outcomes(self, tasks: Sequence[Task], tell: Callable[[Any], None]) -> Iterator[Outcome]:
+        """Every task's outcome as it comes; `tell` hears (group, progress, row) while they run.
+
+        Raises:
+            Preempted: the process was asked to stop; what runs has been saved.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a display of a study needs.
+
+    Attributes:
+        share: of the work, from 0 to 1.
+        done, failed, total: runs.
+        seconds_left: an estimate, None at the start.
+        detail: the latest row in words.
+    """
+
+    share: float
+    done: int
+    failed: int
+    total: int
+    seconds_left: float | None
+    row: dict
+
+
+def run_study(
+    plan: Plan,
+    folder: Path,
+    engine: Engine,
+    *,
+    resume: bool = False,
+    report: Callable[[Progress], None] | None = None,
+) -> list[Outcome]:
+    """Do all runs of `plan` that are not done, and return the tasks that failed.
+
+    Raises:
+        SpecError: the folder holds a study and `resume` is not set, or holds another study, or cannot be written.
+        Preempted: the process was asked to stop; `resume` goes on.
+    """
+    _prepare(plan, folder, resume)
+    tasks = [task for group in plan.groups if (task := _left(plan, folder, group)) is not None]
+    left = sum(len(task.group.runs) for task in tasks)
+    already, began = len(plan.runs) - left, time.monotonic()
+    shares = {task.group.name: 0.0 for task in tasks}
+    weight = {task.group.name: len(task.group.runs) / max(left, 1) for task in tasks}
+    counts = {"done": already, "failed": 0}
+
+    def tell(row: dict | None = None) -> None:
+        if report is not None:
+            share = sum(weight[name] * shares[name] for name in shares)
+            elapsed = time.monotonic() - began
+            seconds = elapsed * (1 - share) / share if share > 0.02 else None
+            report(Progress(share, counts["done"], counts["failed"], len(plan.runs), seconds, row or {}))
+
+    def heard(message: tuple[str, float, dict]) -> None:
+        name, share, row = message
+        shares[name] = max(shares[name], share)
+        tell(row)
+
+    failed = []
+    tell()
+    for outcome in engine.outcomes(tasks, heard):
+        name = outcome.task.group.name
+        shares[name] = 1.0
+        counts["failed" if outcome.error else "done"] += len(outcome.task.group.runs)
+        if outcome.error:
+            failed.append(outcome)
+        tell()
+    if not failed and not any(_left(plan, folder, group) for group in plan.groups):
+        (folder / "done").touch()  # readers need not look for runs that are not in the tables
+    return failed
+
+
+def do_task(
+    task: Task, tell: Callable[[Any], None] | None = None, stop: Callable[[], bool] | None = None
+) -> None:
+    """Train, judge and record a group's runs; what a worker does.
+
+    Raises:
+        Preempted: `stop` said so.
+    """
+    jobs = [Job(run.spec, run_folder(task.folder, run)) for run in task.group.runs]
+
+    def report(progress: float, row: dict) -> None:
+        if tell is not None:
+            tell((task.group.name, progress, row))
+
+    with _alone(task.folder, task.group):
+        try:
+            train_runs(jobs, resume=True, report=report, stop=stop)
+        except (Preempted, KeyboardInterrupt):
+            raise
+        except BaseException:
+            _record(task, {}, status="failed")
+            raise
+        _record(task, _judged(task), status="done")
+
+
+def run_folder(folder: Path, run: PlannedRun) -> Path:
+    """Where a study keeps a run."""
+    return folder / "runs" / run.name
+
+
+def _prepare(plan: Plan, folder: Path, resume: bool) -> None:
+    spec = folder / "study.yaml"
+    if spec.exists():
+        if not resume:
+            raise SpecError(
+                f"{folder} already holds a study; go on with it by --resume, or choose another --out"
+            )
+        if spec.read_text() != plan.source:
+            raise SpecError(f"{folder} holds another study (its study.yaml differs); choose another --out")
+        return
+    try:
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        write_atomically(spec, lambda file: file.write(plan.source.encode()))
+    except OSError as error:
+        raise SpecError(f"cannot write to {folder}: {error.strerror}") from None
+
+
+def _left(plan: Plan, folder: Path, group: Group) -> Task | None:
+    """The runs of a group that are not in the table as done."""
+    done = _done(folder)
+    runs = tuple(run for run in group.runs if run.name not in done)
+    return Task(folder, plan.name, replace(group, runs=runs)) if runs else None
+
+
+def _done(folder: Path) -> set[str]:
+    """Runs whose rows are in all three tables."""
+    store = Store(folder)
+    runs = store.query("runs", "status = 'done'")["run"]
+    recorded = [set(store.read(table)["run"]) for table in ("history", "evaluations")]
+    return set(runs).intersection(*recorded)
+
+
+def _judged(task: Task) -> dict[str, Evaluation]:
+    """Every run's losses; runs of one problem are judged on the same sequences."""
+    models: dict[tuple, dict[str, Any]] = {}
+    for run in task.group.runs:
+        name = (run.spec.task.model_dump_json(), run.spec.evaluate)
+        models.setdefault(name, {})[run.name] = load_run(run_folder(task.folder, run)).exact_model
+    specs = {(run.spec.task.model_dump_json(), run.spec.evaluate): run.spec for run in task.group.runs}
+    judged: dict[str, Evaluation] = {}
+    for name, several in models.items():
+        spec = specs[name]
+        judged |= evaluate_many(
+            several,
+            spec.task.build(),
+            sequences=spec.evaluate.sequences,
+            seed=spec.evaluate.seed,
+            per_layer=False,
+        )
+    return judged
+
+
+def _record(task: Task, judged: dict[str, Evaluation], *, status: str) -> None:
+    """The rows of a group's runs, history first: a run is done when its row in `runs` says so."""
+    store = Store(task.folder)
+    history, evaluations, rows = [], [], []
+    for run in task.group.runs:
+        folder = run_folder(task.folder, run)
+        found = status_of(folder)
+        own = found["history"]
+        history += [{"run": run.name} | row for row in own]
+        row = {
+            "run": run.name,
+            "study": task.study,
+            "group": task.group.name,
+            "status": status,
+            **run.spec.model_dump(mode="json"),
+            "train": run.spec.train.resolved(run.spec.model.kind).model_dump(mode="json"),
+            "seconds": found["seconds"],
+            "revision": found["revision"],
+            "skipped": own[-1].get("skipped") if own else None,
+        }
+        if (evaluation := judged.get(run.name)) is not None:
+            table = evaluation.table()
+            evaluations += [{"run": run.name} | line for line in table.to_dicts()]
+            row |= {
+                "adjusted_loss": evaluation.adjusted_loss.value,
+                "adjusted_loss_se": evaluation.adjusted_loss.standard_error,
+                "regret": evaluation.regret.value,
+                "regret_se": evaluation.regret.standard_error,
+                "floor": evaluation.floor.value,
+                "worst_share": evaluation.worst_share if np.isfinite(evaluation.worst_share) else None,
+                "not_finite": evaluation.not_finite,
+            }
+        rows.append(row)
+    store.add("history", history)
+    store.add("evaluations", evaluations)
+    store.add("runs", rows)
+
+
+@contextmanager
+def _alone(folder: Path, group: Group) -> Iterator[None]:
+    """Hold a group's lock: a worker whose driver has died may still be at it for a moment."""
+    locks = folder / "locks"
+    locks.mkdir(exist_ok=True)
+    with (locks / group.name).open("w") as file:
+        end = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise OSError(f"{group.name} in {folder} is being trained by another process") from None
+                time.sleep(0.2)
+        yield

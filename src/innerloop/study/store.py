@@ -1,0 +1,265 @@
+"""The tables of a study: Parquet files that are only ever added, and questions to them in SQL.
+
+    tables/runs/000000-xxxxxxxx.parquet          one row a run: status, spec, losses, seconds
+    tables/history/..                            one row a run and reporting interval
+    tables/evaluations/..                        one row a run and quantity: name, value, standard_error
+
+A file is written whole or not at all, under a name that no other process takes, so any number of processes may add to a
+study. A row that is added again replaces the one before it (by the number in the file's name, never by a clock), so
+work that is repeated after a crash doubles nothing. What cannot be read is passed over with a warning, and comes back
+from the run folders when the study goes on.
+
+Only Polars and DuckDB are imported here: questions are answered without waiting for JAX.
+"""
+
+import json
+import secrets
+import tempfile
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+
+from innerloop.files import write_atomically
+
+VERSION = 2
+_COMPACT = 64  # files of a table, beyond which they become one
+
+_MATRIX = pl.List(pl.List(pl.Float64))
+_TASK = {
+    "kind": pl.String,
+    "dim": pl.Int64,
+    "context": pl.Int64,
+    "noise": pl.String,
+    "input_covariance": _MATRIX,
+    "weight_covariance": _MATRIX,
+}
+_MODEL = {"kind": pl.String, "layers": pl.Int64, "heads": pl.Int64, "init_scale": pl.Float64}
+_TRAIN = {
+    "objective": pl.String,
+    "optimizer": pl.String,
+    "steps": pl.Int64,
+    "batch": pl.Int64,
+    "learning_rate": pl.Float64,
+    "temper": pl.Float64,
+    "warm": pl.Boolean,
+    "starts": pl.Int64,
+    "sample": pl.Int64,
+    "seed": pl.Int64,
+    "data_seed": pl.Int64,
+    "precision": pl.String,
+}
+_EVALUATE = {"sequences": pl.Int64, "seed": pl.Int64}
+
+SCHEMAS: dict[str, dict[str, Any]] = {
+    "runs": {
+        "run": pl.String,
+        "study": pl.String,
+        "group": pl.String,
+        "status": pl.String,
+        "task": pl.Struct(_TASK),
+        "model": pl.Struct(_MODEL),
+        "train": pl.Struct(_TRAIN),
+        "evaluate": pl.Struct(_EVALUATE),
+        "adjusted_loss": pl.Float64,
+        "adjusted_loss_se": pl.Float64,
+        "regret": pl.Float64,
+        "regret_se": pl.Float64,
+        "floor": pl.Float64,
+        "worst_share": pl.Float64,
+        "not_finite": pl.Int64,
+        "skipped": pl.Int64,
+        "seconds": pl.Float64,
+        "revision": pl.String,
+    },
+    "history": {
+        "run": pl.String,
+        "step": pl.Int64,
+        "phase": pl.String,
+        "layers": pl.Int64,
+        "loss": pl.Float64,
+        "regret": pl.Float64,
+        "seconds": pl.Float64,
+        "skipped": pl.Int64,
+        "damping": pl.Float64,
+    },
+    "evaluations": {"run": pl.String, "name": pl.String, "value": pl.Float64, "standard_error": pl.Float64},
+}
+_KEYS = {"runs": ("run",), "history": ("run", "step"), "evaluations": ("run", "name")}
+
+
+_NOT_A_CONDITION = (
+    duckdb.ParserException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ConversionException,
+    duckdb.InvalidInputException,
+)
+
+
+class QueryError(ValueError):
+    """A condition is not SQL, or names a column that is not there."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """The tables in a study's folder."""
+
+    folder: Path
+
+    def add(self, table: str, rows: Iterable[dict]) -> None:
+        """Add rows to `table`, all of them or none; a row of the same key that is there already is replaced."""
+        frame = _typed(pl.DataFrame(list(rows), schema=SCHEMAS[table], strict=False), table)
+        if len(frame):
+            self._write(table, frame)
+            if len(self._files(table)) > _COMPACT:
+                self.compact(table)
+
+    def read(self, table: str) -> pl.DataFrame:
+        """All rows of `table`, the newest of each key."""
+        return self.query(table)
+
+    def query(self, table: str, where: str | None = None) -> pl.DataFrame:
+        """The rows of `table` for which the SQL condition `where` holds.
+
+        Raises:
+            QueryError: `where` is not a condition on the table's columns.
+        """
+        for _ in range(5):  # another process may compact the table between the listing and the reading
+            files = self._readable(table)
+            if not files:
+                return pl.DataFrame(schema=SCHEMAS[table])
+            try:
+                return select(_view(files, table), where)
+            except duckdb.IOException:
+                continue
+        raise OSError(f"{self.folder}: the files of table {table} keep changing")
+
+    def compact(self, table: str) -> None:
+        """Make one file of all that are there now; a crash in between leaves rows twice on disk, and once to readers."""
+        files = self._readable(table)
+        self._write(table, select(_view(files, table), None))
+        for file in files:
+            file.unlink(missing_ok=True)
+
+    def _write(self, table: str, frame: pl.DataFrame) -> None:
+        folder = self.folder / "tables" / table
+        folder.mkdir(parents=True, exist_ok=True)
+        number = 1 + max((int(file.name[:6]) for file in self._files(table)), default=-1)
+        path = folder / f"{number:06d}-v{VERSION}-{secrets.token_hex(4)}.parquet"
+        write_atomically(path, lambda file: frame.write_parquet(file))
+
+    def _files(self, table: str) -> list[Path]:
+        return sorted((self.folder / "tables" / table).glob("[0-9]*.parquet"))
+
+    def _readable(self, table: str) -> list[Path]:
+        """The files that are whole and of today's schema; older ones are rewritten first."""
+        found = []
+        for file in self._files(table):
+            if _whole(file):
+                found.append(file if _version(file) == VERSION else self._migrated(file, table))
+            elif file.exists():
+                warnings.warn(
+                    f"{file} is damaged; its rows come back when the study goes on by --resume", stacklevel=3
+                )
+        return found
+
+    def _migrated(self, file: Path, table: str) -> Path:
+        """The file rewritten in today's schema, under the same number, so that it stays as old as it was."""
+        path = file.with_name(f"{file.name[:6]}-v{VERSION}-{file.stem.split('-')[-1]}.parquet")
+        frame = _typed(pl.read_parquet(file), table)
+        write_atomically(path, lambda out: frame.write_parquet(out))
+        file.unlink(missing_ok=True)
+        return path
+
+
+def select(relation: str | pl.DataFrame, where: str | None) -> pl.DataFrame:
+    """The rows of a frame or SQL relation for which a condition holds.
+
+    Raises:
+        QueryError: it is not a condition on the columns; with DuckDB's own words.
+    """
+    with duckdb.connect() as connection:
+        if isinstance(
+            relation, pl.DataFrame
+        ):  # by way of a file: DuckDB would need PyArrow to read the frame itself
+            with tempfile.TemporaryDirectory() as folder:
+                relation.write_parquet(Path(folder) / "given.parquet")
+                return select(f"read_parquet('{folder}/given.parquet')", where)
+        query = f"select * from {relation}" + (f" where ({where}\n)" if where else "")
+        try:
+            return pl.DataFrame(connection.sql(query))
+        except _NOT_A_CONDITION as error:
+            reason = str(error).splitlines()[0]
+            raise QueryError(f"where: {where!r} is not a condition on the runs: {reason}") from None
+
+
+def _view(files: list[Path], table: str) -> str:
+    """A relation of the newest row of each key. Files are read in order of their numbers."""
+    names = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+    key = ", ".join(_KEYS[table])
+    source = f"read_parquet([{names}], filename = true, union_by_name = true)"
+    if len(files) == 1:
+        return f"(select * exclude (filename) from {source})"
+    return (
+        f"(select * exclude (filename) from {source}"
+        f" qualify row_number() over (partition by {key} order by parse_filename(filename) desc) = 1)"
+    )
+
+
+def _typed(frame: pl.DataFrame, table: str) -> pl.DataFrame:
+    """The frame with today's columns: those it lacks are null, those that are gone are left out."""
+    return frame.select(
+        _column(frame.schema.get(name), pl.col(name) if name in frame.columns else pl.lit(None), dtype).alias(
+            name
+        )
+        for name, dtype in SCHEMAS[table].items()
+    )
+
+
+def _column(now: Any, column: pl.Expr, dtype: Any) -> pl.Expr:
+    if not isinstance(dtype, pl.Struct) or not isinstance(now, pl.Struct):
+        return column.cast(dtype)
+    have = {field.name for field in now.fields}
+    return pl.struct(
+        (column.struct.field(field.name) if field.name in have else pl.lit(None))
+        .cast(field.dtype)
+        .alias(field.name)
+        for field in dtype.fields
+    )
+
+
+def _version(file: Path) -> int:
+    """Of the schema that a file was written in; the first had none in its name."""
+    parts = file.stem.split("-")
+    return int(parts[1][1:]) if len(parts) == 3 else 1
+
+
+def _whole(file: Path) -> bool:
+    """Whether a Parquet file has both its ends, which one that was cut short has not, and a footer that reads."""
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(4)
+            opened.seek(-4, 2)
+            if head != b"PAR1" or opened.read(4) != b"PAR1":
+                return False
+        pl.read_parquet_schema(file)
+        return True
+    except (OSError, pl.exceptions.PolarsError):
+        return False
+
+
+def as_json(frame: pl.DataFrame) -> list[dict]:
+    """Rows as plain objects: the sections of a spec under `spec`, numbers that JSON cannot say as null."""
+    sections = [name for name in ("task", "model", "train", "evaluate") if name in frame.columns]
+    return [
+        {
+            **{key: value for key, value in row.items() if key not in sections},
+            "spec": {name: row[name] for name in sections},
+        }
+        for row in json.loads(frame.write_json())
+    ]

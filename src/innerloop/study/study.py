@@ -1,0 +1,98 @@
+"""Studies and runs on disk, as tables: what `innerloop runs` lists and `load_study` returns."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from innerloop.study.store import SCHEMAS, Store, select
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study on disk, whether it is done or still going on.
+
+    Attributes:
+        folder: where it is.
+        runs: one row a run: its spec in columns task, model, train, evaluate, its losses, its status.
+        history: one row a run and reporting interval.
+        evaluations: one row a run and quantity, each with a standard error.
+    """
+
+    folder: Path
+    runs: pl.DataFrame
+    history: pl.DataFrame
+    evaluations: pl.DataFrame
+
+    def query(self, where: str) -> pl.DataFrame:
+        """The rows of `runs` for which a SQL condition holds, such as `model.layers = 4 and adjusted_loss < 0.05`."""
+        return Store(self.folder).query("runs", where)
+
+
+def load_study(folder: str | Path) -> Study:
+    """The study in `folder`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    folder = Path(folder)
+    if not (folder / "study.yaml").exists():
+        raise FileNotFoundError(f"{folder} is not a study: it has no study.yaml")
+    store = Store(folder)
+    return Study(folder, *(store.read(table) for table in ("runs", "history", "evaluations")))
+
+
+def find_runs(folder: Path, where: str | None = None) -> pl.DataFrame:
+    """All runs in `folder`: those of a study if it is one, else of the studies and run folders in it.
+
+    Runs that are not in a study's tables yet are read from their folders.
+
+    Raises:
+        QueryError: `where` is not a condition on the columns.
+        FileNotFoundError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
+    studies = [
+        path.parent
+        for path in ([folder / "study.yaml"] + sorted(folder.glob("*/study.yaml")))
+        if path.exists()
+    ]
+    loose = [] if (folder / "study.yaml").exists() else sorted(folder.glob("*/spec.yaml"))
+    if len(studies) == 1 and not loose and not _unrecorded(studies[0]):
+        return Store(studies[0]).query("runs", where)
+    frames = [_from_folder(path.parent, None) for path in loose]
+    for study in studies:
+        frames += [Store(study).read("runs"), *(_from_folder(run, study.name) for run in _unrecorded(study))]
+    everything = pl.concat(frames) if frames else pl.DataFrame(schema=SCHEMAS["runs"])
+    return select(everything, where)
+
+
+def _unrecorded(study: Path) -> list[Path]:
+    """Folders of runs that are not in the tables: none once a study has said that all are."""
+    if (study / "done").exists():
+        return []
+    known = set(Store(study).read("runs")["run"])
+    return [
+        path.parent for path in sorted((study / "runs").glob("*/spec.yaml")) if path.parent.name not in known
+    ]
+
+
+def _from_folder(folder: Path, study: str | None) -> pl.DataFrame:
+    """A run's row from what its folder says: its spec, its status, and its losses if it was evaluated."""
+    import yaml
+
+    spec = yaml.safe_load((folder / "spec.yaml").read_text())
+    row = {"run": folder.name, "study": study, **spec, **_json(folder / "status.json")}
+    row |= _json(folder / "evaluation.json")
+    row["revision"] = _json(folder / "environment.json").get("git_revision")
+    known = {name: row.get(name) for name in SCHEMAS["runs"]}
+    return pl.DataFrame([known], schema=SCHEMAS["runs"], strict=False)
+
+
+def _json(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
