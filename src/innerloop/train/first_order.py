@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key
 
 from innerloop.models.linear import LinearTransformer
 from innerloop.tasks import LinearRegression
@@ -152,7 +152,7 @@ class _Members(eqx.Module):
     """What runs that train together differ in, each with a leading axis of runs."""
 
     leaves: list[Array]
-    key: PRNGKeyArray
+    key: Key[Array, "runs"]
     learning_rate: Float[Array, "runs"]
     label_scale: Float[Array, "runs"]
     law: Float[Array, "runs numbers"]

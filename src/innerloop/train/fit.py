@@ -160,7 +160,7 @@ def _shape(fitting: Fitting, training: Training) -> tuple:
     law = fitting.task.noise
     dim, context, _, *roots = fitting.task.identity
     same = training.model_copy(update={"seed": 0, "data_seed": 0, "learning_rate": 1.0})
-    sizes = tuple((leaf.shape, str(leaf.dtype)) for leaf in jax.tree.leaves(fitting.model))
+    sizes = tuple(leaf.shape for leaf in jax.tree.leaves(fitting.model))
     problem = (dim, context, *roots, type(law), len(law.arguments()))
     return (type(fitting.model), fitting.model.context, sizes, problem, same)
 
