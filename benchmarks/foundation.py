@@ -3,44 +3,24 @@
     python benchmarks/foundation.py                   # everything, about ten minutes on two cores
     python benchmarks/foundation.py --only baselines  # one group; the others' rows stay as they are
 
-Wall times are of this machine while it did nothing else; losses are on a million fresh sequences.
+Wall times are of a machine that did nothing else; losses are on a million fresh sequences.
 """
 
-import argparse
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
-import polars as pl
+from results import record, row
 
 import innerloop as il
 from innerloop.evaluation import Estimate, evaluate, judge_baselines
 from innerloop.papers.vladymyrov2024 import published
 from innerloop.study import parse_spec
-from innerloop.study.run import git_revision
-from innerloop.train import Training
 from innerloop.train.objectives import draw
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
 NOISY = [str(il.Uniform(0.0, float(k))) for k in range(1, 8)] + ["categorical(1,3)", "categorical(1,3,5)"]
-
-
-def row(
-    group: str, what: str, bar: str, measured: float, *, error: float | None = None, note: str = ""
-) -> dict:
-    return {
-        "group": group,
-        "what": what,
-        "bar": bar,
-        "measured": measured,
-        "standard_error": error,
-        "note": note,
-    }
 
 
 def training() -> list[dict]:
@@ -174,62 +154,5 @@ GROUPS: dict[str, Callable[[], list[dict]]] = {
 }
 
 
-def page(frame: pl.DataFrame) -> str:
-    """The results as a page of the documentation."""
-    lines = [
-        "# What the first path measures",
-        "",
-        "Written by `python benchmarks/foundation.py`; do not edit.",
-        "",
-    ]
-    for group in frame["group"].unique(maintain_order=True):
-        lines += [
-            f"## {group.capitalize()}",
-            "",
-            "| what | bar | measured | s.e. | note |",
-            "| --- | --- | --- | --- | --- |",
-        ]
-        for entry in frame.filter(pl.col("group") == group).iter_rows(named=True):
-            error = "" if entry["standard_error"] is None else f"{entry['standard_error']:.2g}"
-            lines.append(
-                f"| {entry['what']} | {entry['bar']} | {entry['measured']:.5g} | {error} | {entry['note']} |"
-            )
-        lines.append("")
-    last = frame.row(-1, named=True)
-    revisions = ", ".join(frame["git_revision"].unique(maintain_order=True))
-    lines.append(f"Revisions {revisions} (dirty: with changes not yet committed), seed {last['seed']},")
-    lines += [f"{last['machine']}, JAX {last['jax']}.", ""]
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--only", choices=GROUPS, action="append")
-    chosen = parser.parse_args().only or list(GROUPS)
-    path = RESULTS / "foundation.parquet"
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    kept = pl.read_parquet(path) if path.exists() else None
-    for name in chosen:
-        began = time.perf_counter()
-        rows = GROUPS[name]()
-        stamp = {
-            "seed": Training().seed,
-            "git_revision": git_revision(),
-            "machine": f"{platform.machine()}, {jax.default_backend()}, {jnp.zeros(()).devices().pop().device_kind}",
-            "jax": jax.__version__,
-            "wall_seconds": time.perf_counter() - began,
-        }
-        frame = pl.DataFrame([entry | stamp for entry in rows], infer_schema_length=None).with_columns(
-            pl.col("standard_error").cast(pl.Float64)
-        )
-        groups = frame["group"].unique().to_list()
-        kept = frame if kept is None else pl.concat([kept.filter(~pl.col("group").is_in(groups)), frame])
-        kept.write_parquet(path)
-        (RESULTS / "foundation.md").write_text(page(kept))
-        print(frame.select("what", "bar", "measured", "standard_error"))
-
-
 if __name__ == "__main__":
-    main()
+    record("foundation", "What the first path measures", GROUPS, __doc__)

@@ -55,6 +55,9 @@ def train(
         Path | None, typer.Option(help="Run folder; by default runs/NAME, named after the spec.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Tell a tracker too: tensorboard, wandb or mlflow. Repeatable.")
+    ] = None,
 ) -> None:
     """Train one model.
 
@@ -69,7 +72,9 @@ def train(
     console = display.console()
     with asked_to_stop() as asked, display.training(console, described.name()) as report:
         try:
-            run = train_run(described, folder, resume=resume, report=report, stop=asked)
+            run = train_run(
+                described, folder, resume=resume, report=report, stop=asked, track=_checked(track)
+            )
         except Preempted:
             console.print(f"stopped; what was trained is kept in {folder}, go on by --resume")
             raise typer.Exit(_REQUEUE) from None
@@ -96,6 +101,9 @@ def sweep(
     ] = 0.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in the folder.")] = False,
+    track: Annotated[
+        list[str] | None, typer.Option(help="Tell a tracker too: tensorboard, wandb or mlflow. Repeatable.")
+    ] = None,
 ) -> None:
     """Train every run of a study, those of one shape together, and keep all results in its tables.
 
@@ -130,7 +138,7 @@ def sweep(
     chosen = Local(processes) if engine == "local" else Ray(address, gpus=gpus)
     try:
         with display.study(console, name) as report:
-            failed = run_study(plan, folder, chosen, resume=resume, report=report)
+            failed = run_study(plan, folder, chosen, resume=resume, report=report, track=_checked(track))
     except Preempted as stopped:
         console.print(f"stopped; what was trained is kept in {folder}, go on by --resume")
         raise typer.Exit(1 if str(stopped) == "SIGINT" else _REQUEUE) from None
@@ -277,6 +285,14 @@ def doctor(as_json: _JSON = False) -> None:
     for name, value in answer.items():
         table.add_row(name, ", ".join(value) if isinstance(value, list) else str(value))
     Console().print(table)
+
+
+def _checked(track: list[str] | None) -> list[str]:
+    from innerloop.study.tracking import check_tracker
+
+    for name in track or []:
+        check_tracker(name)
+    return track or []
 
 
 def _keep_evaluation(run: Path, model) -> None:

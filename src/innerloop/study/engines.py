@@ -6,10 +6,12 @@ import queue as queues
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from innerloop.signals import asked_to_stop
@@ -33,46 +35,97 @@ def default_workers() -> int:
 
 @dataclass
 class Local:
-    """Processes of this machine. One that dies is replaced, and its group goes on from its checkpoints."""
+    """Processes of this machine. One that dies is replaced, and its group goes on from its checkpoints.
+
+    Each process has a pipe of its own and shares nothing else: no lock that a killed one could leave closed to the others.
+    """
 
     workers: int = field(default_factory=default_workers)
 
     def outcomes(self, tasks: Sequence[Task], tell: Callable[[Any], None]) -> Iterator[Outcome]:
-        waiting, tries = list(tasks), dict.fromkeys((task.group.name for task in tasks), 0)
+        waiting, tries = deque(tasks), dict.fromkeys((task.group.name for task in tasks), 0)
+        workers: list[_Worker] = []
+        deadline = None
         with asked_to_stop(signal.SIGTERM, signal.SIGINT) as asked:
-            while waiting:
-                context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads
-                messages, stop = context.Queue(), context.Event()
-                pool = ProcessPoolExecutor(
-                    min(self.workers, len(waiting)),
-                    mp_context=context,
-                    initializer=_begin,
-                    initargs=(messages, stop, os.getpid()),
-                )
-                try:
-                    pending = {pool.submit(_work, task): task for task in waiting}
-                    waiting = []
-                    progressed: set[str] = set()
-                    for future in _ended(pending, messages, _noting(tell, progressed), asked, stop):
-                        task, name = pending[future], pending[future].group.name
+            try:
+                while waiting or any(worker.task for worker in workers):
+                    if asked() and deadline is None:
+                        deadline = time.monotonic() + _GRACE
+                        for worker in workers:
+                            worker.send(None)
+                    if deadline is None:
+                        _busy(workers, waiting, self.workers)
+                    elif time.monotonic() > deadline or not any(worker.task for worker in workers):
+                        raise Preempted
+                    for worker in _heard(workers):
                         try:
-                            future.result()
-                            yield Outcome(task)
-                        except BrokenProcessPool:
-                            tries[name] = 0 if name in progressed else tries[name] + 1
-                            if tries[name] > _RETRIES:
-                                yield Outcome(task, "its process died again and again")
-                            else:
-                                waiting.append(task)
-                        except Preempted:
+                            kind, content = worker.connection.recv()
+                        except (EOFError, OSError):  # it died, perhaps in the middle of a message
+                            kind, content = "died", "its process died again and again"
+                        task = worker.task
+                        if kind == "told":
+                            worker.progressed = True
+                            tell(content)
                             continue
-                        except Exception as error:  # one group's failure is not the study's
-                            yield Outcome(task, f"{type(error).__name__}: {error}")
-                finally:
-                    stop.set()
-                    pool.shutdown(wait=False, cancel_futures=True)
-                if asked():
-                    raise Preempted
+                        worker.task = None
+                        if kind in ("died", "stopped"):
+                            workers.remove(worker)
+                            worker.close()
+                        if task is None:
+                            continue
+                        name = task.group.name
+                        if kind == "died":
+                            tries[name] = 0 if worker.progressed else tries[name] + 1
+                        if kind == "stopped" or (kind == "died" and tries[name] <= _RETRIES):
+                            waiting.appendleft(task)
+                        else:
+                            yield Outcome(task, content)
+            finally:
+                for worker in workers:
+                    worker.close()
+
+
+class _Worker:
+    """A process that does one task after another, as its driver knows it."""
+
+    def __init__(self):
+        context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.task: Task | None = None
+        self.progressed = False
+        self.process.start()
+        theirs.close()  # so that the pipe ends when the process does
+
+    def send(self, task: Task | None) -> None:
+        """Give it a task to do; None asks it to save and end."""
+        if task is not None:
+            self.task, self.progressed = task, False
+        with suppress(OSError):  # it is dead, which its end of the pipe will say
+            self.connection.send(task)
+
+    def close(self) -> None:
+        """End it at once: what it has not saved is in its group's checkpoints but for some seconds of work."""
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def _busy(workers: list[_Worker], waiting: deque[Task], most: int) -> None:
+    """Give waiting tasks to idle processes, and to new ones where there are too few."""
+    while waiting:
+        idle = next((worker for worker in workers if worker.task is None), None)
+        if idle is None:
+            if len(workers) >= most:
+                return
+            workers.append(idle := _Worker())
+        idle.send(waiting.popleft())
+
+
+def _heard(workers: list[_Worker]) -> list[_Worker]:
+    """Those that have something to say, after a moment at most."""
+    ready = wait([worker.connection for worker in workers], timeout=0.1)
+    return [worker for worker in workers if worker.connection in ready]
 
 
 @dataclass
@@ -124,61 +177,39 @@ def _import_ray() -> Any:
     return ray
 
 
-def _noting(tell: Callable[[Any], None], progressed: set[str]) -> Callable[[Any], None]:
-    def heard(message: tuple) -> None:
-        progressed.add(message[0])
-        tell(message)
+def _serve(connection: Connection) -> None:
+    """What a worker process does: tasks from its driver's pipe, until it is told to end or the driver is gone."""
+    stop, tasks = threading.Event(), queues.SimpleQueue()
 
-    return heard
+    def end(*_: object) -> None:
+        stop.set()
+        tasks.put(None)
 
-
-def _ended(
-    pending: dict[Future, Task],
-    messages: Any,
-    heard: Callable[[Any], None],
-    asked: Callable[[], bool],
-    stop: Any,
-) -> Iterator[Future]:
-    """Futures as they end, with the workers' messages passed on meanwhile; all of them soon after being asked to stop."""
-    left, deadline = list(pending), None
-    while left:
-        try:
-            heard(messages.get(timeout=0.1))
-            continue
-        except queues.Empty:
-            pass
-        if asked() and deadline is None:
-            stop.set()
-            for future in left:
-                future.cancel()
-            left = [future for future in left if not future.cancelled()]
-            deadline = time.monotonic() + _GRACE
-        if deadline is not None and time.monotonic() > deadline:
-            return
-        for future in [future for future in left if future.done()]:
-            left.remove(future)
-            yield future
-
-
-_messages: Any = None
-_stop: Any = None
-
-
-def _begin(messages: Any, stop: Any, driver: int) -> None:
-    """What a worker process does first."""
-    global _messages, _stop
-    _messages, _stop = messages, stop
     # Ctrl-C reaches the whole terminal; the driver is the one to say when workers stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, end)
 
-    def watch() -> None:
-        while os.getppid() == driver:
-            time.sleep(0.3)
-        os._exit(1)  # the driver was killed: whoever goes on with the study must find nobody at work
+    def listen() -> None:
+        try:
+            while (task := connection.recv()) is not None:
+                tasks.put(task)
+        except (EOFError, OSError):
+            os._exit(1)  # the driver was killed: whoever goes on with the study must find nobody at work
+        end()
+        listen()  # for the driver's end
 
-    threading.Thread(target=watch, daemon=True).start()
+    def say(kind: str, content: Any = None) -> None:
+        try:
+            connection.send((kind, content))
+        except OSError:
+            os._exit(1)
 
-
-def _work(task: Task) -> None:
-    do_task(task, tell=_messages.put, stop=_stop.is_set)
+    threading.Thread(target=listen, daemon=True).start()
+    while (task := tasks.get()) is not None:
+        try:
+            do_task(task, tell=partial(say, "told"), stop=stop.is_set)
+            say("done")
+        except Preempted:
+            say("stopped")
+        except Exception as error:  # one group's failure is not the study's
+            say("failed", f"{type(error).__name__}: {error}")

@@ -18,13 +18,14 @@ import copy
 import hashlib
 import itertools
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from innerloop.study.spec import RunSpec, SpecError, describe, nearest, parse_spec
 from innerloop.tasks import parse_noise
@@ -49,6 +50,13 @@ class StudySpec(BaseModel):
     axes: dict[str, Any] = Field(default_factory=dict)
     when: list[_When] = Field(default_factory=list)
     skip: list[dict[str, Any]] = Field(default_factory=list)
+
+    @field_validator("base", mode="before")
+    @classmethod
+    def _is_a_spec_or_its_path(cls, base: Any) -> Any:
+        if not isinstance(base, (dict, str)):
+            raise ValueError(f"must be a run spec or the path of its file, got {base!r}")
+        return base
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ def load_study_spec(path: Path) -> tuple[StudySpec, str]:
     try:
         text = path.read_text()
         mapping = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not text, or a date that is none
         raise SpecError(
             f"cannot read the study {path}: {getattr(error, 'strerror', None) or error}"
         ) from None
@@ -123,7 +131,7 @@ def load_study_spec(path: Path) -> tuple[StudySpec, str]:
         raise SpecError(
             f"{path}: a study must be a mapping with the keys {known}, got {type(mapping).__name__}"
         )
-    lines = _lines(text)
+    lines = _lines(path, text)
     try:
         study = StudySpec.model_validate(mapping)
     except ValidationError as error:
@@ -132,10 +140,15 @@ def load_study_spec(path: Path) -> tuple[StudySpec, str]:
         base = path.parent / study.base
         try:
             inside = yaml.safe_load(base.read_text())
-        except (OSError, yaml.YAMLError) as error:
-            reason = getattr(error, "strerror", None) or error
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            reason = getattr(error, "strerror", None) or getattr(error, "problem", None) or error
             raise SpecError(f"{_at(path, lines, ('base',))}base: cannot read {base}: {reason}") from None
-        study = study.model_copy(update={"base": inside or {}})
+        inside = {} if inside is None else inside
+        if not isinstance(inside, dict):
+            raise SpecError(
+                f"{_at(path, lines, ('base',))}base: {base} must be a mapping, got {type(inside).__name__}"
+            )
+        study = study.model_copy(update={"base": inside})
     try:
         make_plan(study)
     except _At as error:
@@ -167,6 +180,7 @@ def make_plan(study: StudySpec, name: str = "study", *, at_most: int = 64, worke
     if len(set(fields)) < len(fields):
         twice = next(field for field in fields if fields.count(field) > 1)
         raise _At(("axes",), f"axes: {twice} is on two axes")
+    _check_mentions(study)
     specs: dict[str, tuple[RunSpec, dict[str, Any]]] = {}
     for point in itertools.product(*(values for _, values in axes)):
         coordinates = {
@@ -179,11 +193,15 @@ def make_plan(study: StudySpec, name: str = "study", *, at_most: int = 64, worke
             _set(mapping, field, value)
         if any(_matches(mapping, pattern) for pattern in study.skip):
             continue
-        for case in study.when:
+        places: dict[str, tuple] = {
+            field: ("axes", key) for key, (names, _) in zip(study.axes, axes, strict=True) for field in names
+        }
+        for index, case in enumerate(study.when):
             if _matches(mapping, case.matches):
                 for field, value in case.set.items():
                     _set(mapping, field, value)
-        spec = _parsed(mapping, coordinates, study)
+                    places[field] = ("when", index, "set", field)
+        spec = _parsed(mapping, coordinates, places)
         if (text := spec.to_yaml()) in specs:
             raise _At(("axes",), f"axes: {coordinates} and {specs[text][1]} are the same run")
         specs[text] = (spec, coordinates)
@@ -193,14 +211,29 @@ def make_plan(study: StudySpec, name: str = "study", *, at_most: int = 64, worke
     return Plan(name, runs, _grouped(runs, at_most, workers), _kept(study, name))
 
 
-def _parsed(mapping: dict, coordinates: dict[str, Any], study: StudySpec) -> RunSpec:
+def _check_mentions(study: StudySpec) -> None:
+    """That `when` and `skip` speak of fields that there are, and that the base has sections where sections must be."""
+    for index, case in enumerate(study.when):
+        for part, fields in (("if", case.matches), ("set", case.set)):
+            for field in fields:
+                _check_field(field, ("when", index, part, field))
+    for index, pattern in enumerate(study.skip):
+        for field in pattern:
+            _check_field(field, ("skip", index, field))
+    assert isinstance(study.base, dict)
+    for section, inside in study.base.items():
+        if not isinstance(inside, dict):
+            _parsed({section: inside}, {}, {})
+
+
+def _parsed(mapping: dict, coordinates: dict[str, Any], places: dict[str, tuple]) -> RunSpec:
     try:
         return parse_spec(mapping)
     except SpecError as error:
-        # The place is the axis whose field the message begins with, else the base.
-        field = str(error).split(":")[0]
-        axis = next((key for key in study.axes if field in [part.strip() for part in key.split(",")]), None)
-        loc = ("axes", axis) if axis else ("base", *field.split("."))
+        # The place is the axis or the setting of the field, or section, that the message begins with, else the base.
+        field = re.split(r"[:\s]", str(error))[0]
+        near = [place for name, place in places.items() if f"{name}.".startswith(f"{field}.")]
+        loc = near[0] if near else ("base", *field.split("."))
         here = ", ".join(f"{name}={value}" for name, value in coordinates.items())
         raise _At(loc, f"{error}" + (f" (in the run {here})" if here else "")) from None
 
@@ -243,13 +276,14 @@ def _interval(key: str, values: dict) -> list:
         ):
             raise _At(loc, f"axes.{key}: range takes whole numbers as Python's does, got {numbers!r}")
         return list(range(*numbers))
-    low, high, count = numbers
+    *ends, count = numbers
     try:
-        return [float(f"{value:.6g}") for value in np.geomspace(float(low), float(high), int(count))]
+        low, high = (float(end) for end in ends)
     except (TypeError, ValueError):
-        raise _At(
-            loc, f"axes.{key}: geometric takes two positive numbers and how many, got {numbers!r}"
-        ) from None
+        low = high = np.nan
+    if not (0 < low < np.inf and 0 < high < np.inf and type(count) is int and count > 0):
+        raise _At(loc, f"axes.{key}: geometric takes two positive numbers and how many, got {numbers!r}")
+    return [float(f"{value:.6g}") for value in np.geomspace(low, high, count)]
 
 
 def _check_field(name: str, loc: tuple) -> None:
@@ -259,22 +293,18 @@ def _check_field(name: str, loc: tuple) -> None:
         for field in info.annotation.model_fields  # type: ignore[union-attr]
     ]
     if name not in known:
-        raise _At(loc, f"axes.{name}: unknown field{nearest(name, known)}")
+        raise _At(loc, f"{loc[0]}.{name}: unknown field{nearest(name, known)}")
 
 
 def _set(mapping: dict, field: str, value: Any) -> None:
     section, _, name = field.partition(".")
-    inside = mapping.setdefault(section, {})
-    if not name or not isinstance(inside, dict):
-        raise _At(("base",), f"{field}: must be section.field, such as train.seed")
-    inside[name] = value
+    mapping.setdefault(section, {})[name] = value
 
 
 def _matches(mapping: dict, pattern: dict[str, Any]) -> bool:
     """Whether every field of the pattern has its value, or one of its values; what is left out has its default."""
     defaults = RunSpec().model_dump()
     for field, wanted in pattern.items():
-        _check_field(field, ("skip",))
         section, _, name = field.partition(".")
         value = mapping.get(section, {}).get(name, defaults[section][name])
         if value not in (wanted if isinstance(wanted, list) else [wanted]):
@@ -367,19 +397,26 @@ def _kept(study: StudySpec, name: str) -> str:
     return yaml.safe_dump({key: value for key, value in mapping.items() if value}, sort_keys=False)
 
 
-def _lines(text: str) -> dict[tuple, int]:
-    """The line on which each key of a YAML text stands."""
+def _lines(path: Path, text: str) -> dict[tuple, int]:
+    """The line on which each key of the YAML text of the file `path` stands.
+
+    Raises:
+        SpecError: a key stands in one mapping twice: YAML would forget the first.
+    """
     found: dict[tuple, int] = {}
 
-    def visit(node: yaml.Node, path: tuple) -> None:
+    def visit(node: yaml.Node, loc: tuple) -> None:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
-                found[(*path, key.value)] = key.start_mark.line + 1
-                visit(value, (*path, key.value))
+                line = key.start_mark.line + 1
+                if (first := found.get((*loc, key.value))) is not None:
+                    raise SpecError(f"{path}, line {line}: {key.value} is there already, on line {first}")
+                found[(*loc, key.value)] = line
+                visit(value, (*loc, key.value))
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
-                found[(*path, index)] = value.start_mark.line + 1
-                visit(value, (*path, index))
+                found[(*loc, index)] = value.start_mark.line + 1
+                visit(value, (*loc, index))
 
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     if root is not None:

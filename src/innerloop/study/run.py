@@ -28,6 +28,7 @@ import yaml
 from innerloop.files import write_atomically
 from innerloop.models import LinearTransformer
 from innerloop.study.spec import RunSpec, SpecError, parse_spec
+from innerloop.study.tracking import Tracker, make_tracker
 from innerloop.train import Checkpoints, Fitting, Preempted, Report, fit_together
 from innerloop.train.checkpoint import DamagedFile, read_arrays, write_arrays
 
@@ -63,10 +64,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Job:
-    """A run to train, and where."""
+    """A run to train, where, and the trackers that follow it."""
 
     spec: RunSpec
     folder: Path
+    track: tuple[str, ...] = ()
 
 
 def train_run(
@@ -76,18 +78,20 @@ def train_run(
     resume: bool = False,
     report: Callable[[Report], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    track: Sequence[str] = (),
 ) -> Run:
     """Train what `spec` describes in `folder`, and return the finished run.
 
     Args:
         resume: go on with what the folder holds; a finished run is returned as it is.
         stop: asked from time to time whether to save and stop.
+        track: names of trackers to tell, see `innerloop.study.tracking`.
 
     Raises:
         SpecError: the folder holds a run and `resume` is not set, holds a run of another spec, or cannot be written.
         Preempted: `stop` said so.
     """
-    job = Job(spec, Path(folder))
+    job = Job(spec, Path(folder), tuple(track))
     _train([job], resume=resume, reports=[report], stop=stop)
     return load_run(folder)
 
@@ -132,20 +136,32 @@ def _train(jobs: Sequence[Job], *, resume: bool, reports: Sequence, stop: Callab
     already = [float(_read_status(job.folder).get("seconds", 0.0)) for job, _ in left]
     metrics = [_Metrics(job.folder / "metrics.parquet") for job, _ in left]
 
-    def keep(own: _Metrics, report: Callable[[Report], None] | None, update: Report) -> None:
+    trackers = [
+        [
+            make_tracker(name, job.folder.name, job.spec.model_dump(mode="json"), job.folder)
+            for name in job.track
+        ]
+        for job, _ in left
+    ]
+
+    def keep(
+        own: _Metrics, told: list[Tracker], report: Callable[[Report], None] | None, update: Report
+    ) -> None:
         own.add(update.row)
+        for tracker in told:
+            tracker.log(update.row)
         if report is not None:
             report(update)
 
     fittings = []
-    for (job, report), own in zip(left, metrics, strict=True):
+    for (job, report), own, told in zip(left, metrics, trackers, strict=True):
         task = job.spec.task.build()
         fittings.append(
             Fitting(
                 job.spec.model.build(task, job.spec.train.seed),
                 task,
                 job.spec.train,
-                report=partial(keep, own, report),
+                report=partial(keep, own, told, report),
                 before_saving=own.flush,
                 checkpoints=Checkpoints(job.folder / "checkpoints"),
             )
@@ -154,11 +170,11 @@ def _train(jobs: Sequence[Job], *, resume: bool, reports: Sequence, stop: Callab
         results = fit_together(fittings, resume=resume, stop=stop)
     except BaseException as error:
         status = "stopped" if isinstance(error, KeyboardInterrupt | Preempted) else "failed"
-        for (job, _), own, seconds in zip(left, metrics, already, strict=True):
+        for (job, _), own, told, seconds in zip(left, metrics, trackers, already, strict=True):
             own.flush()
-            _write_json(job.folder / "status.json", {"status": status, "seconds": seconds})
+            _end(job.folder, {"status": status, "seconds": seconds}, told)
         raise
-    for (job, _), own, seconds, result in zip(left, metrics, already, results, strict=True):
+    for (job, _), own, told, seconds, result in zip(left, metrics, trackers, already, results, strict=True):
         own.flush()
         arrays = {
             f"{depth}/{index}": np.asarray(leaf)
@@ -166,7 +182,13 @@ def _train(jobs: Sequence[Job], *, resume: bool, reports: Sequence, stop: Callab
             for index, leaf in enumerate(jax.tree.leaves(model))
         }
         write_arrays(job.folder / "model.npz", arrays)
-        _write_json(job.folder / "status.json", {"status": "done", "seconds": seconds + result.seconds})
+        _end(job.folder, {"status": "done", "seconds": seconds + result.seconds}, told)
+
+
+def _end(folder: Path, status: dict, trackers: list[Tracker]) -> None:
+    _write_json(folder / "status.json", status)
+    for tracker in trackers:
+        tracker.close(status)
 
 
 def _finished(folder: Path, spec: RunSpec, resume: bool) -> bool:

@@ -7,10 +7,10 @@ a pure function of its specs and its folders, so it may be done again: by the sa
 import fcntl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from innerloop.files import write_atomically
 from innerloop.study.plan import Group, Plan, PlannedRun
 from innerloop.study.run import Job, load_run, status_of, train_runs
 from innerloop.study.spec import SpecError
-from innerloop.study.store import Store
+from innerloop.study.store import SCHEMAS, Store
 from innerloop.train import Preempted
 
 _LOCK_SECONDS = 60.0
@@ -33,11 +33,13 @@ class Task:
         folder: of the study.
         study: its name.
         group: the runs that are not done.
+        track: names of trackers to tell.
     """
 
     folder: Path
     study: str
     group: Group
+    track: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Outcome:
     error: str | None = None
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Something that does tasks, several at a time."""
 
@@ -88,6 +91,7 @@ def run_study(
     *,
     resume: bool = False,
     report: Callable[[Progress], None] | None = None,
+    track: Sequence[str] = (),
 ) -> list[Outcome]:
     """Do all runs of `plan` that are not done, and return the tasks that failed.
 
@@ -96,11 +100,14 @@ def run_study(
         Preempted: the process was asked to stop; `resume` goes on.
     """
     _prepare(plan, folder, resume)
-    tasks = [task for group in plan.groups if (task := _left(plan, folder, group)) is not None]
-    left = sum(len(task.group.runs) for task in tasks)
-    already, began = len(plan.runs) - left, time.monotonic()
+    _mend(plan, folder)
+    tasks = [replace(task, track=tuple(track)) for task in _left(plan, folder)]
+    if tasks:
+        (folder / "done").unlink(missing_ok=True)  # a table lost rows since
+    count = sum(len(task.group.runs) for task in tasks)
+    already, began = len(plan.runs) - count, time.monotonic()
     shares = {task.group.name: 0.0 for task in tasks}
-    weight = {task.group.name: len(task.group.runs) / max(left, 1) for task in tasks}
+    weight = {task.group.name: len(task.group.runs) / max(count, 1) for task in tasks}
     counts = {"done": already, "failed": 0}
 
     def tell(row: dict | None = None) -> None:
@@ -124,7 +131,7 @@ def run_study(
         if outcome.error:
             failed.append(outcome)
         tell()
-    if not failed and not any(_left(plan, folder, group) for group in plan.groups):
+    if not failed and not _left(plan, folder):
         (folder / "done").touch()  # readers need not look for runs that are not in the tables
     return failed
 
@@ -137,7 +144,7 @@ def do_task(
     Raises:
         Preempted: `stop` said so.
     """
-    jobs = [Job(run.spec, run_folder(task.folder, run)) for run in task.group.runs]
+    jobs = [Job(run.spec, run_folder(task.folder, run), task.track) for run in task.group.runs]
 
     def report(progress: float, row: dict) -> None:
         if tell is not None:
@@ -149,7 +156,8 @@ def do_task(
         except (Preempted, KeyboardInterrupt):
             raise
         except BaseException:
-            _record(task, {}, status="failed")
+            with suppress(OSError):  # on a full disk the error itself says more
+                _record(task, {}, status="failed")
             raise
         _record(task, _judged(task), status="done")
 
@@ -176,11 +184,26 @@ def _prepare(plan: Plan, folder: Path, resume: bool) -> None:
         raise SpecError(f"cannot write to {folder}: {error.strerror}") from None
 
 
-def _left(plan: Plan, folder: Path, group: Group) -> Task | None:
-    """The runs of a group that are not in the table as done."""
+def _mend(plan: Plan, folder: Path) -> None:
+    """Set damaged files of the tables aside. Runs that are no longer in a table are done again from their folders.
+
+    History needs more: a run that failed once has older rows in another file, and would look recorded.
+    """
+    store = Store(folder)
+    damaged = {table for table in SCHEMAS if store.set_aside(table)}
+    if "history" in damaged:
+        store.add("history", [row for run in plan.runs for row in _history(folder, run)])
+
+
+def _history(folder: Path, run: PlannedRun) -> list[dict]:
+    return [{"run": run.name} | row for row in status_of(run_folder(folder, run))["history"]]
+
+
+def _left(plan: Plan, folder: Path) -> list[Task]:
+    """The groups with runs that are not in the tables as done, and these runs of theirs."""
     done = _done(folder)
-    runs = tuple(run for run in group.runs if run.name not in done)
-    return Task(folder, plan.name, replace(group, runs=runs)) if runs else None
+    left = [(group, tuple(run for run in group.runs if run.name not in done)) for group in plan.groups]
+    return [Task(folder, plan.name, replace(group, runs=runs)) for group, runs in left if runs]
 
 
 def _done(folder: Path) -> set[str]:

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -175,7 +175,7 @@ def describe(
         name = ".".join(path)
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            known = list(_model_at(model, path[:-1]).model_fields)
+            known = _names(_model_at(model, path[:-1]))
             lines.append(f"{at}{name}: unknown key{nearest(path[-1], known)}")
         elif problem["type"] == "value_error":
             lines.append(f"{at}{name}: {message}" if name else f"{at}{message}")
@@ -191,7 +191,10 @@ def describe(
 
 def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
     for part in path:
+        if part not in model.model_fields:  # the index of a list's element
+            continue
         annotation = model.model_fields[part].annotation
+        annotation = next(iter(get_args(annotation)), annotation)
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
     return model
@@ -217,4 +220,8 @@ def _override(mapping: Any, text: str) -> None:
 
 
 def _keys(model: type[BaseModel]) -> str:
-    return ", ".join(model.model_fields)
+    return ", ".join(_names(model))
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    return [info.alias or name for name, info in model.model_fields.items()]

@@ -13,6 +13,7 @@ Only Polars and DuckDB are imported here: questions are answered without waiting
 """
 
 import json
+import re
 import secrets
 import tempfile
 import warnings
@@ -51,6 +52,7 @@ _TRAIN = {
     "sample": pl.Int64,
     "seed": pl.Int64,
     "data_seed": pl.Int64,
+    "devices": pl.Int64,
     "precision": pl.String,
 }
 _EVALUATE = {"sequences": pl.Int64, "seed": pl.Int64}
@@ -129,27 +131,44 @@ class Store:
         Raises:
             QueryError: `where` is not a condition on the table's columns.
         """
-        for _ in range(5):  # another process may compact the table between the listing and the reading
-            files = self._readable(table)
-            if not files:
-                return pl.DataFrame(schema=SCHEMAS[table])
-            try:
-                return select(_view(files, table), where)
-            except duckdb.IOException:
-                continue
-        raise OSError(f"{self.folder}: the files of table {table} keep changing")
+        return self._selected(table, where)[1]
 
     def compact(self, table: str) -> None:
         """Make one file of all that are there now; a crash in between leaves rows twice on disk, and once to readers."""
-        files = self._readable(table)
-        self._write(table, select(_view(files, table), None))
+        files, frame = self._selected(table, None)
+        if files:  # as old as the newest of them: a row that is added in the meantime is newer
+            self._write(table, frame, _number(files[-1]))
         for file in files:
             file.unlink(missing_ok=True)
 
-    def _write(self, table: str, frame: pl.DataFrame) -> None:
+    def set_aside(self, table: str) -> list[Path]:
+        """Rename the files that do not read, so that readers see them no more; where they are now.
+
+        Warns:
+            UserWarning: for each of them.
+        """
+        aside = []
+        for file in self._files(table):
+            if not _whole(file) and file.exists():
+                aside.append(file.rename(file.with_name(f"{file.name}.damaged")))
+                warnings.warn(f"{file} is damaged; its rows are made anew", stacklevel=2)
+        return aside
+
+    def _selected(self, table: str, where: str | None) -> tuple[list[Path], pl.DataFrame]:
+        for _ in range(5):  # another process may compact the table between the listing and the reading
+            try:
+                if files := self._readable(table):
+                    return files, select(_view(files, table), where)
+            except (duckdb.IOException, FileNotFoundError):
+                continue
+            return [], select(pl.DataFrame(schema=SCHEMAS[table]), where)
+        raise OSError(f"{self.folder}: the files of table {table} keep changing")
+
+    def _write(self, table: str, frame: pl.DataFrame, number: int | None = None) -> None:
         folder = self.folder / "tables" / table
         folder.mkdir(parents=True, exist_ok=True)
-        number = 1 + max((int(file.name[:6]) for file in self._files(table)), default=-1)
+        if number is None:
+            number = 1 + max((_number(file) for file in self._files(table)), default=-1)
         path = folder / f"{number:06d}-v{VERSION}-{secrets.token_hex(4)}.parquet"
         write_atomically(path, lambda file: frame.write_parquet(file))
 
@@ -162,7 +181,9 @@ class Store:
         for file in self._files(table):
             if _whole(file):
                 found.append(file if _version(file) == VERSION else self._migrated(file, table))
-            elif file.exists():
+            elif not file.exists():
+                raise FileNotFoundError(file)  # its rows are in a file that this listing has not
+            else:
                 warnings.warn(
                     f"{file} is damaged; its rows come back when the study goes on by --resume", stacklevel=3
                 )
@@ -171,7 +192,7 @@ class Store:
     def _migrated(self, file: Path, table: str) -> Path:
         """The file rewritten in today's schema, under the same number, so that it stays as old as it was."""
         path = file.with_name(f"{file.name[:6]}-v{VERSION}-{file.stem.split('-')[-1]}.parquet")
-        frame = _typed(pl.read_parquet(file), table)
+        frame = _typed(pl.read_parquet(file, glob=False), table)
         write_atomically(path, lambda out: frame.write_parquet(out))
         file.unlink(missing_ok=True)
         return path
@@ -189,7 +210,7 @@ def select(relation: str | pl.DataFrame, where: str | None) -> pl.DataFrame:
         ):  # by way of a file: DuckDB would need PyArrow to read the frame itself
             with tempfile.TemporaryDirectory() as folder:
                 relation.write_parquet(Path(folder) / "given.parquet")
-                return select(f"read_parquet('{folder}/given.parquet')", where)
+                return select(f"read_parquet({_literal(Path(folder) / 'given.parquet')})", where)
         query = f"select * from {relation}" + (f" where ({where}\n)" if where else "")
         try:
             return pl.DataFrame(connection.sql(query))
@@ -200,7 +221,7 @@ def select(relation: str | pl.DataFrame, where: str | None) -> pl.DataFrame:
 
 def _view(files: list[Path], table: str) -> str:
     """A relation of the newest row of each key. Files are read in order of their numbers."""
-    names = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
+    names = ", ".join(_literal(file) for file in files)
     key = ", ".join(_KEYS[table])
     source = f"read_parquet([{names}], filename = true, union_by_name = true)"
     if len(files) == 1:
@@ -209,6 +230,11 @@ def _view(files: list[Path], table: str) -> str:
         f"(select * exclude (filename) from {source}"
         f" qualify row_number() over (partition by {key} order by parse_filename(filename) desc) = 1)"
     )
+
+
+def _literal(file: Path) -> str:
+    """A path in SQL, of this file alone whatever its name: DuckDB takes *, ? and [ for patterns."""
+    return "'" + re.sub(r"[*?[]", r"[\g<0>]", str(file)).replace("'", "''") + "'"
 
 
 def _typed(frame: pl.DataFrame, table: str) -> pl.DataFrame:
@@ -233,6 +259,10 @@ def _column(now: Any, column: pl.Expr, dtype: Any) -> pl.Expr:
     )
 
 
+def _number(file: Path) -> int:
+    return int(file.name[:6])
+
+
 def _version(file: Path) -> int:
     """Of the schema that a file was written in; the first had none in its name."""
     parts = file.stem.split("-")
@@ -247,7 +277,8 @@ def _whole(file: Path) -> bool:
             opened.seek(-4, 2)
             if head != b"PAR1" or opened.read(4) != b"PAR1":
                 return False
-        pl.read_parquet_schema(file)
+            opened.seek(0)
+            pl.read_parquet_schema(opened)
         return True
     except (OSError, pl.exceptions.PolarsError):
         return False

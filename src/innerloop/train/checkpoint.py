@@ -27,7 +27,10 @@ class Checkpoints:
         """Write `arrays` as the checkpoint of `step`; a crash at any moment leaves the older ones as they were."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_arrays(self.folder / f"{step:08d}.npz", arrays)
-        for old in self._files()[: -self.keep]:
+        files = self._files()
+        # Newer ones were damaged, or training would stand there; left alone they would count among those kept.
+        stale = [path for path in files if int(path.stem) > step]
+        for old in stale + [path for path in files if path not in stale][: -self.keep]:
             old.unlink(missing_ok=True)
 
     def latest(self) -> tuple[int, dict[str, np.ndarray]] | None:

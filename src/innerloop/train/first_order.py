@@ -1,6 +1,6 @@
 """Adam and Muon on fresh sequences, one compiled scan per reporting interval, for one run or for many of one shape."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -46,6 +46,7 @@ class FirstOrder:
         steps, batch, learning_rate: the budget.
         data_seed: batch i is a pure function of it and of i.
         temper: None switches tempering off.
+        devices: how many share each batch, equal parts of it, each part a stream of its own.
         interval: updates between reports.
     """
 
@@ -58,6 +59,7 @@ class FirstOrder:
     learning_rate: float = 0.01
     data_seed: int = 0
     temper: float | None = 1.0
+    devices: int = 1
     interval: int = 100
 
     def start(self) -> FirstOrderState:
@@ -131,6 +133,7 @@ def advance_together(
         first.objective,
         first.batch,
         first.temper,
+        first.devices,
     )
     after, losses = [np.asarray(leaf) for leaf in after], np.asarray(losses)
     results = []
@@ -188,6 +191,7 @@ def _interval(
     objective: Objective,
     batch: int,
     temper: float | None,
+    devices: int,
 ):
     """The same `steps` of every member; returns the new leaves of the carries and the mean loss of every batch.
 
@@ -208,10 +212,13 @@ def _interval(
 
         def update(dynamic, step):
             model, optimizer_state, skipped = eqx.combine(dynamic, static)
-            examples = draw(own_task, objective, jax.random.fold_in(member.key, step), batch, dtype=dtype)
-            (value, loss), gradient = eqx.filter_value_and_grad(objective_value, has_aux=True)(
-                model, examples
-            )
+
+            def part(model, key):
+                examples = draw(own_task, objective, key, batch // devices, dtype=dtype)
+                return eqx.filter_value_and_grad(objective_value, has_aux=True)(model, examples)
+
+            key = jax.random.fold_in(member.key, step)
+            (value, loss), gradient = part(model, key) if devices == 1 else _shared(part, model, key, devices)
             # Optax multiplies floats by whole-number counts, which a caller's strict promotion would refuse.
             with jax.numpy_dtype_promotion("standard"):
                 updates, new_state = transformation.update(gradient, optimizer_state, _arrays(model))
@@ -233,6 +240,19 @@ def _interval(
 
     # On a CPU one run after another keeps a batch in cache; an accelerator wants all at once.
     return jax.lax.map(run, members) if jax.default_backend() == "cpu" else jax.vmap(run)(members)
+
+
+def _shared(part: Callable, model, key, devices: int):
+    """The mean of what `part(model, key)` gives on each of several devices, each with a key of its own."""
+    arrays, rest = eqx.partition(model, eqx.is_array)
+    mesh = jax.sharding.Mesh(np.array(jax.local_devices()[:devices]), ("batch",))
+
+    def own(arrays, keys):
+        return jax.lax.pmean(part(eqx.combine(arrays, rest), keys[0]), "batch")
+
+    whole, split = jax.sharding.PartitionSpec(), jax.sharding.PartitionSpec("batch")
+    run = jax.shard_map(own, mesh=mesh, in_specs=(whole, split), out_specs=whole, check_vma=False)
+    return run(arrays, jax.random.split(key, devices))
 
 
 def _null_loss(task: LinearRegression) -> float:

@@ -191,7 +191,14 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
         learning_rate=training.learning_rate,
         data_seed=training.seed if training.data_seed is None else training.data_seed,
         temper=training.temper,
+        devices=_available(training.devices),
     )
+
+
+def _available(devices: int) -> int:
+    if devices > (found := jax.local_device_count()):
+        raise ValueError(f"devices must be at most {found}, the devices of this host, got {devices}")
+    return devices
 
 
 class _Regret:

@@ -50,9 +50,20 @@ class Training(BaseModel):
         lt=2**31,
         description="adam, muon: of the stream of sequences; by default the seed",
     )
+    devices: int = Field(
+        default=1, ge=1, strict=True, description="adam, muon: devices of this host that share each batch"
+    )
     precision: Literal["float32", "float64"] | None = Field(
         default=None, description="float32 or float64; by default float64 for levenberg-marquardt only"
     )
+
+    @model_validator(mode="after")
+    def _devices_share_the_batch(self):
+        if self.batch % self.devices:
+            raise ValueError(
+                f"batch must be a multiple of devices, got batch {self.batch}, devices {self.devices}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _second_order_has_no_learning_rate(self):
