@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -29,7 +30,7 @@ from innerloop.study.store import Store
 from innerloop.train import Checkpoints
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
-LONGEST = 9.0  # seconds from one kill to the next: the start of a process and some checkpoints
+LONGEST = 0.25  # from one kill to the next, of the unbroken study's time: the start of processes and some checkpoints
 GAVE_UP = (
     "its process died again and again"  # what the driver says of a group after four kills without progress
 )
@@ -142,13 +143,15 @@ def differences(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 
 def carry_out(out: Path, kills: int, until: float, draw: random.Random) -> list[dict]:
     """Kill until there are enough kills or no time, the last study being left to finish; one row a kill."""
-    expected = reference(out)
+    expected, seconds = reference(out)
     rows: list[dict] = []
     studies = 0
     while len(rows) < kills and time.monotonic() < until:
         watched = Watched(out / f"study-{studies:03d}")
         own: list[dict] = []
-        broken = finish(out, watched, own, kills - len(rows), until, draw)
+        broken = finish(
+            out, watched, own, kills - len(rows), until, lambda: draw.uniform(0, LONGEST) * seconds, draw
+        )
         broken += watched.problems() + watched.lost() + differences(watched.parameters(), expected)
         for row in own:
             row |= {"study": studies, "finished": "as the unbroken one" if not broken else "; ".join(broken)}
@@ -161,14 +164,20 @@ def carry_out(out: Path, kills: int, until: float, draw: random.Random) -> list[
 
 
 def finish(
-    out: Path, watched: Watched, own: list[dict], kills: int, until: float, draw: random.Random
+    out: Path,
+    watched: Watched,
+    own: list[dict],
+    kills: int,
+    until: float,
+    pause: Callable[[], float],
+    draw: random.Random,
 ) -> list[str]:
     """One study, killed on its way until `kills` or `until`; what went wrong with its exit code."""
     process, began = start(out, watched.folder), time.monotonic()
     while True:
         enough = len(own) >= kills or time.monotonic() > until
         try:
-            code = process.wait(timeout=600 if enough else draw.uniform(0.2, LONGEST))
+            code = process.wait(timeout=600 if enough else pause())
         except subprocess.TimeoutExpired:
             if enough:
                 process.kill()
@@ -201,12 +210,12 @@ def finish(
             process, began = start(out, watched.folder), time.monotonic()
 
 
-def reference(out: Path) -> dict[str, np.ndarray]:
-    """The parameters of the unbroken study."""
-    folder = out / "unbroken"
+def reference(out: Path) -> tuple[dict[str, np.ndarray], float]:
+    """The parameters of the unbroken study, and the seconds it took."""
+    folder, began = out / "unbroken", time.monotonic()
     if start(out, folder).wait():
         raise SystemExit(f"the unbroken study failed; see {out / 'log.txt'}")
-    return Watched(folder).parameters()
+    return Watched(folder).parameters(), time.monotonic() - began
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ model: {kind: gd++, layers: 1}
 train: {optimizer: levenberg-marquardt, steps: 1, sample: 256}
 evaluate: {sequences: 500}
 """
-COMMANDS = ["demo", "train", "evaluate", "baselines", "doctor"]
+COMMANDS = ["demo", "train", "sweep", "runs", "compare", "evaluate", "baselines", "doctor"]
 
 
 class Result(NamedTuple):
@@ -288,3 +288,99 @@ def test_a_process_of_its_own_ends_the_same_way(tmp_path):
     assert ended.stderr.startswith("error: noise must be")
     assert "got '[red](1)'" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+STUDY = """\
+base:
+  task: {dim: 2, context: 6, noise: "uniform(0,2)"}
+  model: {kind: gd++, layers: 1}
+  train: {optimizer: adam, steps: 20, batch: 8}
+  evaluate: {sequences: 500}
+axes:
+  train.seed: {range: [0, 2]}
+"""
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A study's file, its folder, and what `sweep` said."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "mine.yaml").write_text(STUDY)
+    made = innerloop("sweep", folder / "mine.yaml", "--out", folder / "mine", "--workers", 1)
+    return folder / "mine.yaml", folder / "mine", made
+
+
+def test_a_dry_run_says_the_plan_and_leaves_nothing(tmp_path):
+    (tmp_path / "mine.yaml").write_text(STUDY)
+    result = innerloop(
+        "sweep", tmp_path / "mine.yaml", "--out", tmp_path / "out", "--dry-run", "--workers", 1
+    )
+    assert result.code == 0 and result.out == ""
+    assert "mine: 2 runs in 1 groups (1 of several runs that train together), about" in result.err
+    assert "group-0000: 2 x gdpp-1l-d2-n6-uniform-0-2-seed0" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_lists_a_study_as_json(swept):
+    _, folder, made = swept
+    assert made.code == 0, made.err
+    result = innerloop("runs", folder, "--json")
+    rows = json.loads(result.out, parse_constant=pytest.fail)
+    assert [row["spec"]["train"]["seed"] for row in sorted(rows, key=lambda row: row["run"])] == [0, 1]
+    for row in rows:
+        assert row["status"] == "done" and row["study"] == "mine" and row["seconds"] > 0
+        assert row["adjusted_loss"] == pytest.approx(row["regret"] + row["floor"])
+    assert rows == sorted(rows, key=lambda row: row["adjusted_loss"])
+
+
+def test_runs_takes_a_condition(swept):
+    _, folder, _ = swept
+    [row] = json.loads(innerloop("runs", folder, "--where", "train.seed = 1", "--json").out)
+    assert row["run"] == "gdpp-1l-d2-n6-uniform-0-2-seed1"
+    wrong = innerloop("runs", folder, "--where", "model.sort = 3")
+    assert wrong.code == 2 and "where: 'model.sort = 3' is not a condition on the runs" in wrong.err
+
+
+def test_a_study_is_not_trained_over_another(swept):
+    path, folder, _ = swept
+    again = innerloop("sweep", path, "--out", folder)
+    assert again.code == 2 and "already holds a study" in again.err
+    path.write_text(STUDY.replace("[0, 2]", "[0, 3]"))
+    other = innerloop("sweep", path, "--out", folder, "--resume")
+    assert other.code == 2 and "holds another study" in other.err
+
+
+def test_compare_gives_the_difference_its_own_small_error(swept):
+    _, folder, _ = swept
+    found = sorted(folder.glob("runs/*"))
+    rows = json.loads(innerloop("compare", *found, "--json").out)
+    assert [row["difference"] for row in rows] == sorted(row["difference"] for row in rows)
+    assert rows[0]["difference"] == 0
+    assert rows[1]["difference"] == pytest.approx(rows[1]["regret"] - rows[0]["regret"])
+    assert rows[1]["difference_se"] < rows[1]["adjusted_loss_se"]
+
+
+def test_compare_refuses_different_problems(swept, trained, tmp_path):
+    _, folder, _ = swept
+    (tmp_path / "run.yaml").write_text(SPEC.replace("uniform(0,2)", "fixed(1)"))
+    innerloop("train", tmp_path / "run.yaml", "--out", tmp_path / "other")
+    result = innerloop("compare", trained[1], tmp_path / "other")
+    assert result.code == 2
+    assert "different problems" in result.err and "fixed(1)" in result.err and "uniform(0,2)" in result.err
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--engine", "slurm"], "--engine must be local or ray, got 'slurm'"),
+        (["--track", "tensorbord"], "--track must be one of tensorboard, wandb, mlflow, got 'tensorbord'"),
+    ],
+)
+def test_sweep_names_what_is_not_allowed(swept, tmp_path, arguments, said):
+    result = innerloop("sweep", swept[0], "--out", tmp_path / "new", *arguments)
+    assert result.code == 2 and said in result.err
+
+
+def test_runs_without_a_folder_says_so(tmp_path):
+    result = innerloop("runs", tmp_path / "none")
+    assert result.code == 2 and "there is no folder" in result.err

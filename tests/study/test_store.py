@@ -514,3 +514,19 @@ def test_rows_as_json_have_their_sections_under_spec_and_null_for_what_is_no_num
     assert (back["run"], back["adjusted_loss"], back["regret"], back["floor"]) == ("a", None, None, 0.5)
     assert back["spec"] == study.parse_spec({"train": FULL}).model_dump(mode="json")
     assert "model" not in back
+
+
+def test_a_file_of_a_newer_schema_is_left_alone_and_named(tmp_path):
+    store = Store(tmp_path)
+    store.add("evaluations", [{"run": "a", "name": "regret", "value": 1.0}])
+    [file] = (tmp_path / "tables" / "evaluations").iterdir()
+    newer = file.rename(file.with_name(f"000000-v{VERSION + 1}-abcdef01.parquet"))
+    with pytest.raises(ValueError, match=f"newer innerloop .schema {VERSION + 1}, here {VERSION}."):
+        store.read("evaluations")
+    assert newer.exists()
+
+
+def test_of_two_rows_of_one_key_in_one_addition_the_last_stays(tmp_path):
+    store = Store(tmp_path)
+    store.add("evaluations", [{"run": "a", "name": "regret", "value": value} for value in (1.0, 2.0)])
+    assert store.read("evaluations")["value"].to_list() == [2.0]

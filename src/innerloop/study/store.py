@@ -47,6 +47,7 @@ _TRAIN = {
     "batch": pl.Int64,
     "learning_rate": pl.Float64,
     "temper": pl.Float64,
+    "guard": pl.Float64,
     "warm": pl.Boolean,
     "starts": pl.Int64,
     "sample": pl.Int64,
@@ -116,6 +117,7 @@ class Store:
     def add(self, table: str, rows: Iterable[dict]) -> None:
         """Add rows to `table`, all of them or none; a row of the same key that is there already is replaced."""
         frame = _typed(pl.DataFrame(list(rows), schema=SCHEMAS[table], strict=False), table)
+        frame = frame.unique(_KEYS[table], keep="last", maintain_order=True)
         if len(frame):
             self._write(table, frame)
             if len(self._files(table)) > _COMPACT:
@@ -179,6 +181,10 @@ class Store:
         """The files that are whole and of today's schema; older ones are rewritten first."""
         found = []
         for file in self._files(table):
+            if _version(file) > VERSION:
+                raise ValueError(
+                    f"{file} was written by a newer innerloop (schema {_version(file)}, here {VERSION}); update this one"
+                )
             if _whole(file):
                 found.append(file if _version(file) == VERSION else self._migrated(file, table))
             elif not file.exists():

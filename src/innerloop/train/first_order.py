@@ -17,6 +17,8 @@ from innerloop.models.linear import LinearTransformer
 from innerloop.tasks import LinearRegression
 from innerloop.train.objectives import Objective, draw
 
+_GUARDS = 8  # a batch has an eighth as many sequences beyond the tail
+
 
 @dataclass(frozen=True)
 class FirstOrderState:
@@ -46,6 +48,9 @@ class FirstOrder:
         steps, batch, learning_rate: the budget.
         data_seed: batch i is a pure function of it and of i.
         temper: None switches tempering off.
+        guard: weight of the loss on a few sequences whose labels are up to a third too large. A deep linear transformer is
+            a polynomial of high degree, and without it one context in a million may meet a pole just beyond what training
+            saw.
         devices: how many share each batch, equal parts of it, each part a stream of its own.
         interval: updates between reports.
     """
@@ -59,6 +64,7 @@ class FirstOrder:
     learning_rate: float = 0.01
     data_seed: int = 0
     temper: float | None = 1.0
+    guard: float = 0.0
     devices: int = 1
     interval: int = 100
 
@@ -133,6 +139,7 @@ def advance_together(
         first.objective,
         first.batch,
         first.temper,
+        first.guard,
         first.devices,
     )
     after, losses = [np.asarray(leaf) for leaf in after], np.asarray(losses)
@@ -191,6 +198,7 @@ def _interval(
     objective: Objective,
     batch: int,
     temper: float | None,
+    guard: float,
     devices: int,
 ):
     """The same `steps` of every member; returns the new leaves of the carries and the mean loss of every batch.
@@ -205,17 +213,24 @@ def _interval(
         law = task.noise.with_arguments([member.law[index] for index in range(member.law.shape[0])])
         own_task = task.with_noise(law)
 
-        def objective_value(model, examples):
+        def objective_value(model, examples, count: int):
             scaled = model.with_label_scale(member.label_scale)
             losses = examples.losses(jax.vmap(scaled._final_weights)(examples.moments.S))
-            return _tempered(losses, ceiling).mean(), losses.mean()
+            tempered = _tempered(losses, ceiling)
+            value = tempered[:count].mean()
+            if guard > 0:
+                value = value + guard * tempered[count:].mean()
+            return value, losses[:count].mean()
 
         def update(dynamic, step):
             model, optimizer_state, skipped = eqx.combine(dynamic, static)
 
             def part(model, key):
-                examples = draw(own_task, objective, key, batch // devices, dtype=dtype)
-                return eqx.filter_value_and_grad(objective_value, has_aux=True)(model, examples)
+                count = batch // devices
+                beyond = max(1, count // _GUARDS) if guard > 0 else 0
+                # One draw of both: two eigendecompositions side by side in one program may wait for each other for ever.
+                examples = draw(own_task, objective, key, count + beyond, beyond=beyond, dtype=dtype)
+                return eqx.filter_value_and_grad(objective_value, has_aux=True)(model, examples, count)
 
             key = jax.random.fold_in(member.key, step)
             (value, loss), gradient = part(model, key) if devices == 1 else _shared(part, model, key, devices)

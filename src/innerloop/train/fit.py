@@ -191,6 +191,7 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
         learning_rate=training.learning_rate,
         data_seed=training.seed if training.data_seed is None else training.data_seed,
         temper=training.temper,
+        guard=training.guard,
         devices=_available(training.devices),
     )
 

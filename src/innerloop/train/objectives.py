@@ -23,6 +23,7 @@ from innerloop.types import AnyArray, Moments
 
 Objective = Literal["sampled", "oracle", "bayes"]
 
+_STRETCH = 1.35  # of labels beyond the tail
 _BLOCK = 1024  # sequences drawn at a time: the posterior's temporaries stay in cache
 
 
@@ -51,17 +52,30 @@ class Examples(eqx.Module):
 
 
 def draw(
-    task: LinearRegression, objective: Objective, key: PRNGKeyArray, batch: int, *, dtype=None
+    task: LinearRegression,
+    objective: Objective,
+    key: PRNGKeyArray,
+    batch: int,
+    *,
+    beyond: int = 0,
+    dtype=None,
 ) -> Examples:
     """`batch` fresh sequences of `task` with their targets under `objective`.
+
+    Args:
+        beyond: the last so many have labels up to a third too large: data from just beyond the tail of the task's, answered
+            as the task's laws would have it.
 
     Raises:
         ValueError: the objective is not one of the three.
     """
     if objective not in get_args(Objective):
         raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, got {objective!r}")
-    key_moments, key_query = jax.random.split(key)
+    key_moments, key_query, key_stretch = jax.random.split(key, 3)
     moments = task.sample_moments(key_moments, batch, dtype=dtype)
+    if beyond > 0:
+        factor = jax.random.uniform(key_stretch, (batch,), moments.S.dtype, 1, _STRETCH)
+        moments = _stretched(moments, jnp.where(jnp.arange(batch) < batch - beyond, 1, factor))
     assert moments.weights is not None and moments.sigma is not None  # the sampler says them
     bare = Moments(S=moments.S, n=moments.n)
     dtype = moments.S.dtype
@@ -76,6 +90,18 @@ def draw(
         return posterior.ridge(sigma) if objective == "oracle" else posterior.mean_and_spread()[0]
 
     return Examples(bare, jax.vmap(target)(bare, moments.sigma), probes)
+
+
+def _stretched(moments: Moments, factor: Float[Array, "batch"]) -> Moments:
+    """The moments of the same contexts with labels, and so weights and sigma, multiplied by `factor`."""
+    assert moments.weights is not None and moments.sigma is not None
+    scale = jnp.ones(moments.S.shape[:2], factor.dtype).at[:, -1].set(factor)
+    return Moments(
+        S=moments.S * scale[:, :, None] * scale[:, None, :],
+        n=moments.n,
+        weights=moments.weights * factor[:, None],
+        sigma=moments.sigma * factor,
+    )
 
 
 def draw_many(task: LinearRegression, objective: Objective, key: PRNGKeyArray, count: int) -> Examples:

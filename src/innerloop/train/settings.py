@@ -50,6 +50,12 @@ class Training(BaseModel):
         lt=2**31,
         description="adam, muon: of the stream of sequences; by default the seed",
     )
+    guard: float = Field(
+        default=0.02,
+        ge=0,
+        allow_inf_nan=False,
+        description="adam, muon: weight of the loss on sequences just beyond the tail of the task's; 0 switches it off",
+    )
     devices: int = Field(
         default=1, ge=1, strict=True, description="adam, muon: devices of this host that share each batch"
     )
