@@ -73,7 +73,12 @@ def train(
     with asked_to_stop() as asked, display.training(console, described.name()) as report:
         try:
             run = train_run(
-                described, folder, resume=resume, report=report, stop=asked, track=_checked(track)
+                described,
+                folder,
+                resume=resume,
+                report=report,
+                stop=lambda: bool(asked()),
+                track=_checked(track),
             )
         except Preempted:
             console.print(f"stopped; what was trained is kept in {folder}, go on by --resume")

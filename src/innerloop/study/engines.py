@@ -56,7 +56,7 @@ class Local:
                     if deadline is None:
                         _busy(workers, waiting, self.workers)
                     elif time.monotonic() > deadline or not any(worker.task for worker in workers):
-                        raise Preempted
+                        raise Preempted(asked())
                     for worker in _heard(workers):
                         try:
                             kind, content = worker.connection.recv()
@@ -165,7 +165,7 @@ class Ray:
                 if asked():
                     for reference in pending:
                         ray.cancel(reference, force=False)
-                    raise Preempted
+                    raise Preempted(asked())
 
 
 def _import_ray() -> Any:
