@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import pytest
 
-from innerloop import cli, study
+from innerloop import cli
 from innerloop.study import load_run
+from innerloop.study import run as run_module
 
 SPEC = """\
 task: {dim: 2, context: 6, noise: "uniform(0,2)"}
@@ -186,7 +187,7 @@ def test_ctrl_c_ends_with_1_and_says_how_to_go_on(trained, monkeypatch, tmp_path
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(study.run, "fit", interrupted)
+    monkeypatch.setattr(run_module, "fit_together", interrupted)
     result = innerloop("train", trained[0], "--out", tmp_path / "run")
     assert result.code == 1
     assert "stopped; what was saved is kept, go on by --resume" in result.err

@@ -131,3 +131,17 @@ def test_unknown_objective(unchecked, key):
 def test_draws_in_the_precision_asked_for(x64, key):
     examples = eqx.filter_jit(draw)(linear_regression(True), "bayes", key, 2, dtype=jnp.float32)
     assert {leaf.dtype for leaf in jax.tree.leaves(examples)} == {np.dtype(np.float32)}
+
+
+def test_sequences_beyond_the_tail_have_larger_labels(key):
+    """Only the last ones, by up to 35 %, and their weights with them."""
+    task = LinearRegression(3, 6, "uniform(0,2)")
+    plain, beyond = (draw(task, "sampled", key, 64, beyond=count) for count in (0, 16))
+    ratio = np.asarray(jnp.sqrt(beyond.moments.S[:, -1, -1] / plain.moments.S[:, -1, -1]))
+    np.testing.assert_array_equal(ratio[:48], 1)
+    assert (ratio[48:] > 1).all() and (ratio[48:] < 1.35).all() and np.ptp(ratio[48:]) > 0.1
+    np.testing.assert_allclose(beyond.target, plain.target * ratio[:, None], rtol=1e-5)
+    np.testing.assert_array_equal(beyond.moments.S[:, :-1, :-1], plain.moments.S[:, :-1, :-1])
+    np.testing.assert_allclose(
+        beyond.moments.S[:, :-1, -1], plain.moments.S[:, :-1, -1] * ratio[:, None], rtol=1e-5, atol=1e-5
+    )
