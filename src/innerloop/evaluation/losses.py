@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 from jaxtyping import Array, Float, Key
+from scipy.stats import chi2
 
 from innerloop.models.linear import Blockwise, LinearTransformer
 from innerloop.tasks import LinearRegression
@@ -88,6 +89,9 @@ class Evaluation:
         )
 
 
+_PER_SEQUENCE = ("spread", "oracle", "sigma", "rss")
+
+
 @dataclass(frozen=True)
 class Draws:
     """Per-sequence losses of several predictors on the same sequences: what estimates are made of, and can be joined.
@@ -95,17 +99,19 @@ class Draws:
     Attributes:
         regret: name -> `(sequences, layers + 1)`, or `(sequences, 1)` for the final prediction only.
         spread, oracle: `(sequences,)`.
+        sigma, rss: the noise levels and the residual sums of squares of least squares, `(sequences,)`.
     """
 
     regret: dict[str, np.ndarray]
     spread: np.ndarray
     oracle: np.ndarray
+    sigma: np.ndarray
+    rss: np.ndarray
 
     def __add__(self, other: "Draws") -> "Draws":
         regret = {name: np.concatenate([mine, other.regret[name]]) for name, mine in self.regret.items()}
-        return Draws(
-            regret, np.concatenate([self.spread, other.spread]), np.concatenate([self.oracle, other.oracle])
-        )
+        pairs = ((getattr(each, name) for each in (self, other)) for name in _PER_SEQUENCE)
+        return Draws(regret, *(np.concatenate(list(pair)) for pair in pairs))
 
     def evaluations(self, sequences: int | None = None) -> dict[str, Evaluation]:
         """The estimates from the first `sequences` draws, all by default."""
@@ -159,10 +165,32 @@ def evaluate_many(
 def bayes_floor(
     task: LinearRegression, *, sequences: int = 200_000, seed: int = 0, precision: Precision = "float64"
 ) -> tuple[Estimate, Estimate]:
-    """The Bayes floor and the oracle loss of `task`, each with its standard error."""
+    """The Bayes floor and the oracle loss of `task`, each with its standard error.
+
+    The draws are those of `evaluate`, sorted afterwards into strata whose probabilities are known: the noise level, and the
+    residuals of least squares, which are chi-square given the level and decide how much the data say about it.
+    """
     check_sequences(sequences)
     drawn = draw_losses({}, task, range(-(-sequences // CHUNK)), seed=seed, precision=precision)
-    return Estimate.of(drawn.spread[:sequences]), Estimate.of(drawn.oracle[:sequences])
+    sigma, rss = drawn.sigma[:sequences], drawn.rss[:sequences]
+    most = max(1, sequences // 100)
+    index, count = task.noise.strata(sigma, min(16, most))
+    if task.context > task.dim and (sigma > 0).all():
+        bins = min(1024 // count, 64, max(1, most // count))
+        share = chi2.cdf(rss / sigma**2, task.context - task.dim)
+        index = index * bins + np.minimum((share * bins).astype(int), bins - 1)
+        count *= bins
+    return tuple(_post_stratified(draws[:sequences], index, count) for draws in (drawn.spread, drawn.oracle))  # type: ignore[return-value]
+
+
+def _post_stratified(draws: np.ndarray, index: np.ndarray, count: int) -> Estimate:
+    """The mean of draws that fall into `count` equally likely strata, from the strata's own means."""
+    size = np.bincount(index, minlength=count)
+    if size.min() < 2:
+        return Estimate.of(draws)
+    mean = np.bincount(index, draws, minlength=count) / size
+    variance = np.bincount(index, (draws - mean[index]) ** 2, minlength=count) / (size - 1)
+    return Estimate(float(mean.mean()), float(np.sqrt((variance / size).sum()) / count))
 
 
 def draw_losses(
@@ -182,18 +210,18 @@ def draw_losses(
         groups = _grouped({name: in_precision(each, precision) for name, each in predictors.items()})
         key = jax.random.fold_in(jax.random.key(seed), _STREAM)
         regret: dict[str, list[np.ndarray]] = {name: [] for name in predictors}
-        spreads, oracles = [], []
+        common: list[list[np.ndarray]] = [[] for _ in _PER_SEQUENCE]
         for chunk in chunks:
             keys = jax.random.split(jax.random.fold_in(key, chunk), CHUNK // _BLOCK)
-            moments, mean, spread, oracle = _draw(task, keys, precision)
-            spreads.append(np.asarray(spread, np.float64).ravel())
-            oracles.append(np.asarray(oracle, np.float64).ravel())
+            moments, mean, *drawn = _draw(task, keys, precision)
+            for parts, part in zip(common, drawn, strict=True):
+                parts.append(np.asarray(part, np.float64).ravel())
             for names, group in groups:
                 losses = np.asarray(_regret(group, task, moments, mean, per_layer), np.float64)
                 for name, own in zip(names, losses, strict=True):
                     regret[name].append(own.reshape(CHUNK, -1))
     joined = {name: np.concatenate(parts) for name, parts in regret.items()}
-    return Draws(joined, np.concatenate(spreads), np.concatenate(oracles))
+    return Draws(joined, *(np.concatenate(parts) for parts in common))
 
 
 def implicit_path(predictor, moments: Moments) -> Float[Array, "depths dim"]:
@@ -221,14 +249,20 @@ def _judged(regret: np.ndarray, spread: np.ndarray, oracle: np.ndarray) -> Evalu
 
 @eqx.filter_jit
 def _draw(task: LinearRegression, keys: Key[Array, "blocks"], precision: Precision):
-    """Moments, w_bayes, spread and oracle loss of one block of sequences a key."""
+    """Moments, w_bayes, spread, oracle loss, sigma and residual sum of squares of one block of sequences a key."""
 
     def block(key):
         moments = task.sample_moments(key, _BLOCK, dtype=jnp.dtype(precision))
 
         def one(moments):
             posterior = task.posterior(moments)
-            return (moments, *posterior.mean_and_spread(), posterior.oracle_loss())
+            return (
+                moments,
+                *posterior.mean_and_spread(),
+                posterior.oracle_loss(),
+                moments.sigma,
+                posterior.rss,
+            )
 
         return jax.vmap(one)(moments)
 

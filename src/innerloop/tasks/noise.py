@@ -48,6 +48,10 @@ class NoiseLaw(ABC):
     def arguments(self) -> tuple[float, ...]:
         """The numbers inside the parentheses of the law's text form."""
 
+    def strata(self, sigma: np.ndarray, most: int) -> tuple[np.ndarray, int]:
+        """Which of several equally likely parts of the law each draw lies in, and how many there are, `most` at most."""
+        return np.zeros(len(sigma), int), 1
+
     def with_arguments(self, arguments: Sequence[Any]) -> Self:
         """The law of this kind with other numbers, which may be traced and are not checked: for compiled programs that
         serve a whole family of laws."""
@@ -107,6 +111,10 @@ class Uniform(NoiseLaw):
         points, weights = np.polynomial.legendre.leggauss(nodes)
         return self.low + (self.high - self.low) * (points + 1) / 2, weights / 2
 
+    def strata(self, sigma, most):
+        share = (sigma - self.low) / (self.high - self.low) if self.high > self.low else np.zeros(len(sigma))
+        return np.clip((share * most).astype(int), 0, most - 1), most
+
     @property
     def maximum(self):
         return float(self.high)
@@ -135,6 +143,11 @@ class Categorical(NoiseLaw):
 
     def quadrature(self, nodes):
         return _array(self.values), np.full(len(self.values), 1 / len(self.values))
+
+    def strata(self, sigma, most):
+        if len(self.values) > most:
+            return super().strata(sigma, most)
+        return np.abs(sigma[:, None] - np.array(self.values)[None]).argmin(1), len(self.values)
 
     @property
     def maximum(self):
