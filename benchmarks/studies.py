@@ -85,8 +85,8 @@ def warm() -> list[dict]:
     note = f"{np.median(seconds['alone'][1:]):.2f} s alone, {np.median(seconds['together'][1:]):.2f} s a run together; CPU"
     return [
         row(
-            "seeds",
-            "the same, per run: one run in a warm process / one of eight together",
+            "warm process",
+            "a run of those, alone in a warm process / one of eight together",
             ">= 1",
             float(ratio),
             note=note,
