@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from innerloop import cli
+from innerloop import cli, study
 from innerloop.study import load_run
 from innerloop.study import run as run_module
 

@@ -306,16 +306,7 @@ def _keep_evaluation(run: Path, model) -> None:
 
     from innerloop.files import write_atomically
 
-    kept = {
-        "adjusted_loss": model.adjusted_loss.value,
-        "adjusted_loss_se": model.adjusted_loss.standard_error,
-        "regret": model.regret.value,
-        "regret_se": model.regret.standard_error,
-        "floor": model.floor.value,
-        "worst_share": model.worst_share,
-        "not_finite": model.not_finite,
-    }
-    text = json.dumps(_without_nan(kept), indent=2).encode()
+    text = json.dumps(_without_nan(model.summary()), indent=2).encode()
     with contextlib.suppress(OSError):
         write_atomically(run / "evaluation.json", lambda file: file.write(text))
 

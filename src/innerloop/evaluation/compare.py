@@ -48,8 +48,8 @@ def compare_runs(
     """Models judged on the same sequences, best first; arguments and errors as for `evaluate`.
 
     Returns:
-        Columns run, adjusted_loss, adjusted_loss_se, regret, regret_se, floor, difference, difference_se: how much worse
-        than the best, with the standard error of the difference itself, which common sequences make small.
+        Columns run, those of `Evaluation.summary`, and difference, difference_se: how much worse than the best, with the
+        standard error of the difference itself, which common sequences make small.
     """
     check_sequences(sequences)
     drawn = draw_losses(
@@ -63,11 +63,7 @@ def compare_runs(
         rows.append(
             {
                 "run": name,
-                "adjusted_loss": evaluation.adjusted_loss.value,
-                "adjusted_loss_se": evaluation.adjusted_loss.standard_error,
-                "regret": evaluation.regret.value,
-                "regret_se": evaluation.regret.standard_error,
-                "floor": evaluation.floor.value,
+                **evaluation.summary(),
                 "difference": difference.value,
                 "difference_se": difference.standard_error,
             }

@@ -76,6 +76,18 @@ class Evaluation:
         """The same with the losses after each layer from another, smaller draw."""
         return replace(self, per_layer=per_layer)
 
+    def summary(self) -> dict[str, float | int]:
+        """The columns of a table of runs: losses with standard errors, and the tail."""
+        return {
+            "adjusted_loss": self.adjusted_loss.value,
+            "adjusted_loss_se": self.adjusted_loss.standard_error,
+            "regret": self.regret.value,
+            "regret_se": self.regret.standard_error,
+            "floor": self.floor.value,
+            "worst_share": self.worst_share,
+            "not_finite": self.not_finite,
+        }
+
     def table(self) -> pl.DataFrame:
         """Rows adjusted_loss, regret, floor, oracle, unadjusted_loss; columns name, value, standard_error."""
         names = ("adjusted_loss", "regret", "floor", "oracle", "unadjusted_loss")

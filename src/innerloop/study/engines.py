@@ -142,7 +142,6 @@ class Ray:
     cpus: float = 1.0
     gpus: float = 0.0
     retries: int = 10
-    workers: int = 64
 
     def outcomes(self, tasks: Sequence[Task], tell: Callable[[Any], None]) -> Iterator[Outcome]:
         ray = _import_ray()

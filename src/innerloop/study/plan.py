@@ -27,7 +27,7 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from innerloop.study.spec import RunSpec, SpecError, describe, nearest, parse_spec
+from innerloop.study.spec import RunSpec, SpecError, describe, nearest, parse_spec, read_yaml
 from innerloop.tasks import parse_noise
 
 
@@ -115,17 +115,7 @@ def load_study_spec(path: Path) -> tuple[StudySpec, str]:
         SpecError: the file cannot be read or does not describe a study; the message says line and field.
     """
     path = Path(path)
-    try:
-        text = path.read_text()
-        mapping = yaml.safe_load(text)
-    except (OSError, ValueError) as error:  # not text, or a date that is none
-        raise SpecError(
-            f"cannot read the study {path}: {getattr(error, 'strerror', None) or error}"
-        ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" (line {mark.line + 1})" if mark is not None else ""
-        raise SpecError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', error)}") from None
+    mapping, text = read_yaml(path, "the study ")
     if not isinstance(mapping, dict):
         known = ", ".join(StudySpec.model_fields)
         raise SpecError(

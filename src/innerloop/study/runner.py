@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
-
 from innerloop.evaluation import Evaluation, evaluate_many
 from innerloop.files import write_atomically
 from innerloop.study.plan import Group, Plan, PlannedRun
@@ -53,8 +51,6 @@ class Outcome:
 @runtime_checkable
 class Engine(Protocol):
     """Something that does tasks, several at a time."""
-
-    workers: int
 
     def outcomes(self, tasks: Sequence[Task], tell: Callable[[Any], None]) -> Iterator[Outcome]:
         """Every task's outcome as it comes; `tell` hears (group, progress, row) while they run.
@@ -216,16 +212,14 @@ def _done(folder: Path) -> set[str]:
 
 def _judged(task: Task) -> dict[str, Evaluation]:
     """Every run's losses; runs of one problem are judged on the same sequences."""
-    models: dict[tuple, dict[str, Any]] = {}
+    alike: dict[tuple, list[PlannedRun]] = {}
     for run in task.group.runs:
-        name = (run.spec.task.model_dump_json(), run.spec.evaluate)
-        models.setdefault(name, {})[run.name] = load_run(run_folder(task.folder, run)).exact_model
-    specs = {(run.spec.task.model_dump_json(), run.spec.evaluate): run.spec for run in task.group.runs}
+        alike.setdefault((run.spec.task.model_dump_json(), run.spec.evaluate), []).append(run)
     judged: dict[str, Evaluation] = {}
-    for name, several in models.items():
-        spec = specs[name]
+    for runs in alike.values():
+        spec = runs[0].spec
         judged |= evaluate_many(
-            several,
+            {run.name: load_run(run_folder(task.folder, run)).exact_model for run in runs},
             spec.task.build(),
             sequences=spec.evaluate.sequences,
             seed=spec.evaluate.seed,
@@ -257,15 +251,7 @@ def _record(task: Task, judged: dict[str, Evaluation], *, status: str) -> None:
         if (evaluation := judged.get(run.name)) is not None:
             table = evaluation.table()
             evaluations += [{"run": run.name} | line for line in table.to_dicts()]
-            row |= {
-                "adjusted_loss": evaluation.adjusted_loss.value,
-                "adjusted_loss_se": evaluation.adjusted_loss.standard_error,
-                "regret": evaluation.regret.value,
-                "regret_se": evaluation.regret.standard_error,
-                "floor": evaluation.floor.value,
-                "worst_share": evaluation.worst_share if np.isfinite(evaluation.worst_share) else None,
-                "not_finite": evaluation.not_finite,
-            }
+            row |= evaluation.summary()
         rows.append(row)
     store.add("history", history)
     store.add("evaluations", evaluations)

@@ -145,18 +145,28 @@ def load_spec(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunSpe
     Raises:
         SpecError: the file cannot be read, is not YAML, or does not describe a run; or an override is malformed.
     """
-    try:
-        mapping = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SpecError(f"cannot read the spec {path}: {getattr(error, 'strerror', None) or error}") from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" (line {where.line + 1})" if where is not None else ""
-        raise SpecError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', error)}") from None
+    mapping, _ = read_yaml(path, "the spec ")
     mapping = {} if mapping is None else mapping
     for override in overrides:
         _override(mapping, override)
     return parse_spec(mapping)
+
+
+def read_yaml(path: Path, what: str = "") -> tuple[Any, str]:
+    """The content of a YAML file, and its text; `what` begins the file's name in a message.
+
+    Raises:
+        SpecError: it cannot be read, or is not YAML.
+    """
+    try:
+        text = Path(path).read_text()
+        return yaml.safe_load(text), text
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" (line {mark.line + 1})" if mark is not None else ""
+        raise SpecError(f"{path} is not valid YAML{line}: {getattr(error, 'problem', error)}") from None
+    except (OSError, ValueError) as error:  # not there, not text, or a date that is none
+        raise SpecError(f"cannot read {what}{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
