@@ -1,17 +1,25 @@
-"""Figures fit for a paper: one function a figure, from a table or plain arrays to a Matplotlib `Figure`."""
+"""Figures fit for a paper: one function a figure, from a table or plain arrays to a Matplotlib `Figure`.
 
-from innerloop.figures.depth import loss_against_depth, regret_against_depth
+A name in the singular is one panel, in the plural the paper's figure with all its panels.
+"""
+
+from innerloop.figures.depth import loss_against_depth, losses_against_depth
 from innerloop.figures.export import save, svg
-from innerloop.figures.layers import loss_after_layer
+from innerloop.figures.layers import loss_after_layer, losses_after_layer
 from innerloop.figures.matrices import heat_maps
-from innerloop.figures.sigma import loss_against_sigma
+from innerloop.figures.regret import regret_against_depth, regrets_against_depth
+from innerloop.figures.sigma import loss_against_sigma, losses_against_sigma
 
 __all__ = [
     "heat_maps",
     "loss_after_layer",
     "loss_against_depth",
     "loss_against_sigma",
+    "losses_after_layer",
+    "losses_against_depth",
+    "losses_against_sigma",
     "regret_against_depth",
+    "regrets_against_depth",
     "save",
     "svg",
 ]

@@ -46,8 +46,13 @@ def spans_more_than_a_decade(values: Sequence[float]) -> bool:
     return max(positive, default=1) > 10 * min(positive, default=1)
 
 
-def loss_axis(axes: Axes, values: Sequence[float], *, log: bool, floor: float | None = None) -> None:
-    """Scale, limits and ticks of the vertical axis, to hold `values` and room below a drawn `floor`."""
+def loss_axis(
+    axes: Axes, values: Sequence[float], *, log: bool, floor: float | None = None, small: bool = False
+) -> None:
+    """Scale, limits and ticks of the vertical axis, to hold `values` and room below a drawn `floor`.
+
+    In a `small` panel there is room for half as many labels.
+    """
     heights = np.array([value for value in values if value > 0 or not log], dtype=float)
     if log:
         axes.set_yscale("log")
@@ -63,14 +68,19 @@ def loss_axis(axes: Axes, values: Sequence[float], *, log: bool, floor: float | 
         low = max(low, 0.0) if bottom >= 0 else low  # half a squared error is not negative
     axes.set_ylim(low, high)
     if log:
-        _readable_log_ticks(axes.yaxis, low, high)
+        _readable_log_ticks(axes.yaxis, low, high, small=small)
+    elif small:
+        axes.yaxis.set_major_locator(MaxNLocator(4))
 
 
-def layer_axis(axes: Axes, layers: pl.Series, label: str) -> None:
+def layer_axis(axes: Axes, layers: pl.Series, label: str = "", *, small: bool = False) -> None:
     """Whole numbers only, each one where there is room."""
     low, high = float(layers.min()), float(layers.max())  # pyright: ignore[reportArgumentType]
     axes.set_xlim(low - 0.3, high + 0.3)
-    axes.xaxis.set_major_locator(MultipleLocator(1) if high - low <= 16 else MaxNLocator(12, integer=True))
+    room = 8 if small else 16
+    axes.xaxis.set_major_locator(
+        MultipleLocator(1) if high - low <= room else MaxNLocator(0.75 * room, integer=True)
+    )
     axes.set_xlabel(label)
 
 
@@ -81,10 +91,15 @@ def reach(table: pl.DataFrame) -> list[float]:
     return [*value, *(value + half), *lower]
 
 
-def draw_line(axes: Axes, x, y, look: Look, *, label: str | None = None, hollow: bool = False) -> Line2D:
+def draw_line(
+    axes: Axes, x, y, look: Look, *, label: str | None = None, hollow: bool = False, small: bool = False
+) -> Line2D:
     """A method's line, labelled for whoever looks for it in the axes; legends are made separately."""
     label = look.label if label is None else label
-    (line,) = axes.plot(x, y, label=label, zorder=2.4 if hollow else 2.6, **strokes(look, hollow))
+    style = strokes(look, hollow)
+    if small:
+        style |= {"markersize": 5.6 if hollow else 3.4, "linewidth": 0.8 if hollow else 1.1}
+    (line,) = axes.plot(x, y, label=label, zorder=2.4 if hollow else 2.6, **style)
     return line
 
 
@@ -121,8 +136,8 @@ def strokes(look: Look, hollow: bool = False) -> dict:
     return common | {"linestyle": look.dash, "markeredgewidth": 0.4}
 
 
-def draw_floor(axes: Axes, floor: float) -> None:
-    """The Bayes floor, and the ground below it."""
+def draw_floor(axes: Axes, floor: float, *, small: bool = False) -> None:
+    """The Bayes floor, and the ground below it; one of 0 on a logarithmic axis is below the axis."""
     bottom = axes.get_ylim()[0]
     if floor <= bottom:
         return
@@ -130,7 +145,7 @@ def draw_floor(axes: Axes, floor: float) -> None:
     axes.axhspan(bottom, floor, color="0.88", linewidth=0, zorder=0.6)
     axes.axhline(floor, color=look.colour, linewidth=1.1, label="Bayes floor", zorder=2.2)
     height = _fraction(axes, floor)
-    if height > 0.065:  # enough for a line of text
+    if height > 0.065 and not small:  # enough for a line of text
         style = {"va": "center", "fontsize": 8, "color": "0.3", "transform": axes.transAxes}
         axes.text(0.015, height / 2, "no predictor can be below", **style)
 
@@ -180,17 +195,28 @@ def spread(places: Sequence[float], gap: float) -> np.ndarray:
 
 def legend(figure: Figure, handles: Sequence[Artist], last: Sequence[Artist] = ()) -> None:
     """Below the axes, where it hides nothing, in a figure made taller for it; `last` starts a new column."""
+    filled, columns = in_columns(figure, handles, last)
+    figure.set_figheight(HEIGHT + 0.17 * (len(filled) // columns - 2))
+    figure.legend(handles=filled, loc="outside lower center", ncols=columns)
+
+
+def in_columns(figure: Figure, handles: Sequence[Artist], last: Sequence[Artist]) -> tuple[list[Artist], int]:
+    """The handles filled up with blanks for as many columns as the figure has room for, and their number."""
     longest = max(len(str(handle.get_label())) for handle in [*handles, *last])
     room = max(2, int(figure.get_figwidth() * 72 / (36 + 4.3 * longest)))
     rows = next(n for n in range(1, 99) if -(-len(handles) // n) - (-len(last) // n) <= room)
     blank = Line2D([], [], linestyle="none", label=" ")
-    columns = [*handles, *[blank] * (-len(handles) % rows), *last, *[blank] * (-len(last) % rows)]
-    figure.set_figheight(HEIGHT + 0.17 * (rows - 2))
-    figure.legend(handles=columns, loc="outside lower center", ncols=len(columns) // rows)
+    filled = [*handles, *[blank] * (-len(handles) % rows), *last, *[blank] * (-len(last) % rows)]
+    return filled, len(filled) // rows
 
 
 def legend_line(look: Look, *, hollow: bool = False) -> Line2D:
     return Line2D([], [], label=look.label, **strokes(look, hollow))
+
+
+def level_line(look: Look) -> Line2D:
+    """The legend's handle of a horizontal line."""
+    return Line2D([], [], label=look.label, color=look.colour, linestyle=look.dash, linewidth=1.2)
 
 
 def _fraction(axes: Axes, value: float) -> float:
@@ -199,20 +225,21 @@ def _fraction(axes: Axes, value: float) -> float:
     return float(axes.transAxes.inverted().transform(pixels)[1])
 
 
-def _readable_log_ticks(axis: Axis, low: float, high: float) -> None:
+def _readable_log_ticks(axis: Axis, low: float, high: float, *, small: bool) -> None:
     """0.04, 0.05, 0.1 instead of powers, as long as they are short; between decades too, if these are few."""
     decades = np.log10(high / low)
     all_digits = tuple(range(1, 10))
+    crowd = decades * (1.5 if small else 1)  # as if there were more of them
     if decades < 0.5:
-        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_locator(MaxNLocator(3 if small else 6, steps=[1, 2, 2.5, 5, 10]))
         axis.set_minor_locator(NullLocator())
-    elif decades < 3.5:
-        digits = (1, 1.5, 2, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 3, 5) if decades < 2 else (1, 3)
+    elif crowd < 3.5:
+        digits = (1, 1.5, 2, 3, 4, 5, 6, 8) if crowd < 1 else (1, 2, 3, 5) if crowd < 2 else (1, 3)
         axis.set_major_locator(LogLocator(subs=digits, numticks=99))
         axis.set_minor_locator(LogLocator(subs=all_digits, numticks=99))
     else:
-        axis.set_major_locator(LogLocator(numticks=9))
-        axis.set_minor_locator(LogLocator(subs=all_digits if decades < 7 else (1,), numticks=99))
+        axis.set_major_locator(LogLocator(numticks=5 if small else 9))
+        axis.set_minor_locator(LogLocator(subs=all_digits if crowd < 7 else (1,), numticks=99))
     axis.set_major_formatter(FuncFormatter(_plain if low >= 1e-4 and high <= 1e5 else _power))
     axis.set_minor_formatter(NullFormatter())
 

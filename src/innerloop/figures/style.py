@@ -18,6 +18,7 @@ from matplotlib import rcParamsDefault
 from matplotlib.colors import to_hex, to_rgb
 
 WIDTH = 6.0  # inches; a page's text width
+WIDE = 7.0  # of figures with many panels
 HEIGHT = 3.9
 
 _OURS = {
@@ -31,6 +32,8 @@ _OURS = {
     "ytick.labelsize": 8,
     "legend.fontsize": 8,
     "figure.titlesize": 9,
+    "figure.titleweight": "normal",
+    "figure.labelsize": 8.5,
     "axes.titlelocation": "left",
     "axes.titlepad": 7,
     "axes.linewidth": 0.7,
@@ -79,6 +82,7 @@ class Look:
 
 METHODS = {
     "full": Look("FULL", "#0072B2", "o"),
+    "full two heads": Look("FULL (two heads)", "#332288", "p"),
     "diag": Look("DIAG (one head)", "#D55E00", "s"),
     "diag free": Look("DIAG (free)", "#E69F00", "D"),
     "gd++": Look("GD++", "#009E73", "^"),
@@ -86,8 +90,11 @@ METHODS = {
     "adarr": Look("AdaRR", "#CC79A7", "P", (0, (5, 1.5, 1, 1.5))),
     "tunedrr": Look("TunedRR", "#56B4E9", "X", (0, (5, 1.2, 1, 1.2, 1, 1.2))),
     "bayes": Look("Bayes-optimal", "#000000", "*"),
+    "oracle": Look("oracle (knows \N{GREEK SMALL LETTER SIGMA})", "#4D4D4D", "d", (0, (3, 1.2))),
     "published": Look("published", "#5E4B3C", "h", (0, (4, 2))),
 }
+
+FLOOR = Look("Bayes floor", METHODS["bayes"].colour, METHODS["bayes"].marker)
 
 _ALIASES = {
     "diagonehead": "diag",
@@ -95,9 +102,13 @@ _ALIASES = {
     "diagfree": "diag free",
     "diagtwoheads": "diag free",
     "diag2heads": "diag free",
+    "fulltwoheads": "full two heads",
+    "full2heads": "full two heads",
     "gdplusplus": "gd++",
+    "floor": "bayes",
     "bayesfloor": "bayes",
     "bayesoptimal": "bayes",
+    "ridgeoracle": "oracle",
 }
 _MARKERS = "osD^vPXh<>pd"
 
@@ -132,6 +143,21 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
             look = replace(look, colour=_blend(look.colour, toward, amount))
         found[name] = replace(look, label=look.label + details)
     return found
+
+
+def relabelled(look: Look, label: str) -> Look:
+    """The same look under another name."""
+    return replace(look, label=label)
+
+
+def method_key(name: str) -> str | None:
+    """The name's key in `METHODS`, details after a comma left out; None for an unknown name."""
+    return _split(name)[0]
+
+
+def is_floor(name: str) -> bool:
+    """Whether a row of results is the Bayes floor: "floor" or "Bayes floor", not the predictor that reaches it."""
+    return re.sub(r"[^a-z]", "", name.lower()) in ("floor", "bayesfloor")
 
 
 def _split(name: str) -> tuple[str | None, str]:

@@ -11,39 +11,49 @@ Table = pl.DataFrame | Mapping[str, ArrayLike | Sequence]
 SOURCES = ("ours", "published")
 
 
-def checked(table: Table, *, x: str, whole: bool, positive: bool, sourced: bool = False) -> pl.DataFrame:
-    """The table as a frame with columns method, `x`, value, standard_error (and source), each of its type.
+def checked(
+    table: Table,
+    *,
+    x: str,
+    whole: bool = False,
+    positive: bool = False,
+    texts: Sequence[str] = ("method",),
+    error: bool = True,
+    keys: Sequence[str] = (),
+) -> pl.DataFrame:
+    """The table as a frame with columns `texts`, `keys`, `x`, value, standard_error, each of its type.
 
     Args:
         table: one row a point. `standard_error` may be null where it is not known, as for published numbers.
         x: the column of the horizontal axis, >= 0.
         whole: `x` must hold whole numbers.
         positive: `value` must be positive, since its axis is logarithmic.
-        sourced: there is a column source, "ours" or "published".
+        texts: columns of names; one called source holds "ours" or "published".
+        error: there is a column standard_error.
+        keys: more columns of numbers that tell points apart, such as seed.
 
     Raises:
         ValueError: a column is missing, unexpected, of the wrong type, or has a null, NaN, infinite or
             forbidden entry; there are no rows; or two rows are the same point.
     """
-    names = ["method", x, "value", "standard_error", *(["source"] if sourced else [])]
-    frame = _frame(table, names)
-    for name in ["method", "source"][: 1 + sourced]:
-        if frame[name].dtype not in (pl.String, pl.Categorical, pl.Enum):
-            raise ValueError(f"column '{name}' must hold text, got {frame[name].dtype}")
-        frame = frame.with_columns(pl.col(name).cast(pl.String))
-        _refuse(frame, name, frame[name].is_null(), "must not be null")
-    for name in [x, "value", "standard_error"]:
-        frame = frame.with_columns(_numbers(frame[name], nullable=name == "standard_error"))
-    _refuse(frame, x, frame[x] < 0, "must be >= 0")
+    errors = ["standard_error"] if error else []
+    frame = as_frame(table, [*texts, *keys, x, "value", *errors])
+    for name in texts:
+        frame = frame.with_columns(names(frame[name]))
+    for name in [*keys, x, "value", *errors]:
+        frame = frame.with_columns(numbers(frame[name], nullable=name == "standard_error"))
+    refuse(frame, x, frame[x] < 0, "must be >= 0")
     if whole:
-        _refuse(frame, x, frame[x] != frame[x].round(), "must hold whole numbers")
+        refuse(frame, x, frame[x] != frame[x].round(), "must hold whole numbers")
     if positive:
-        _refuse(frame, "value", frame["value"] <= 0, "must be positive (its axis is logarithmic)")
-    _refuse(frame, "standard_error", frame["standard_error"] < 0, "must be >= 0")
-    if sourced:
-        _refuse(frame, "source", ~frame["source"].is_in(SOURCES), f"must be one of {', '.join(SOURCES)}")
-    point = ["method", x, "source"] if sourced else ["method", x]
-    _refuse(frame, x, frame.select(point).is_duplicated(), "must differ between the rows of one method")
+        refuse(frame, "value", frame["value"] <= 0, "must be positive (its axis is logarithmic)")
+    if error:
+        refuse(frame, "standard_error", frame["standard_error"] < 0, "must be >= 0")
+    if "source" in texts:
+        refuse(frame, "source", ~frame["source"].is_in(SOURCES), f"must be one of {', '.join(SOURCES)}")
+    one = " and ".join([name for name in texts if name != "source"] + list(keys))
+    same = frame.select([*texts, *keys, x]).is_duplicated()
+    refuse(frame, x, same, f"must differ between the rows of one {one}")
     return frame
 
 
@@ -58,7 +68,8 @@ def checked_level(name: str, value: float) -> float:
     return float(value)
 
 
-def _frame(table: Table, names: list[str]) -> pl.DataFrame:
+def as_frame(table: Table, columns: Sequence[str]) -> pl.DataFrame:
+    """The table as a frame with exactly these columns, in this order, and at least one row."""
     if not isinstance(table, pl.DataFrame):
         try:
             # Not strict: [1, 0.5] is a column of numbers.
@@ -67,17 +78,19 @@ def _frame(table: Table, names: list[str]) -> pl.DataFrame:
             raise ValueError(
                 f"the data must be a Polars frame or columns of one length, got: {error}"
             ) from error
-    for name in names:
+    for name in columns:
         if name not in table.columns:
             raise ValueError(
-                f"column '{name}' is missing; needed: {', '.join(names)}; got: {', '.join(table.columns)}"
+                f"column '{name}' is missing; needed: {', '.join(columns)}; got: {', '.join(table.columns)}"
             )
     for name in table.columns:
-        if name not in names:
-            raise ValueError(f"column '{name}' is not expected; the figure takes exactly {', '.join(names)}")
+        if name not in columns:
+            raise ValueError(
+                f"column '{name}' is not expected; the figure takes exactly {', '.join(columns)}"
+            )
     if table.is_empty():
         raise ValueError("the data must have at least one row, got none")
-    return table.select(names)
+    return table.select(columns)
 
 
 def _column(values):
@@ -87,16 +100,27 @@ def _column(values):
     )
 
 
-def _numbers(column: pl.Series, *, nullable: bool) -> pl.Series:
+def names(column: pl.Series) -> pl.Series:
+    """The column as text, none of it null."""
+    if column.dtype not in (pl.String, pl.Categorical, pl.Enum):
+        raise ValueError(f"column '{column.name}' must hold text, got {column.dtype}")
+    found = column.cast(pl.String)
+    refuse(found.to_frame(), column.name, found.is_null(), "must not be null")
+    return found
+
+
+def numbers(column: pl.Series, *, nullable: bool = False, infinite: bool = False) -> pl.Series:
+    """The column as floats, finite but where `nullable` (null) or `infinite` (plus infinity) allow."""
     if not (column.dtype.is_numeric() or (nullable and column.dtype == pl.Null)):
         raise ValueError(f"column '{column.name}' must hold numbers, got {column.dtype}")
-    numbers = column.cast(pl.Float64)
-    bad = ~numbers.is_finite() if nullable else ~numbers.is_finite().fill_null(False)
-    _refuse(numbers.to_frame(), column.name, bad, "must be finite")
-    return numbers
+    found = column.cast(pl.Float64)
+    good = (found.is_finite() | (found == np.inf)) if infinite else found.is_finite()
+    refuse(found.to_frame(), column.name, ~good.fill_null(nullable), "must be finite")
+    return found
 
 
-def _refuse(frame: pl.DataFrame, name: str, bad: pl.Series, rule: str) -> None:
+def refuse(frame: pl.DataFrame, name: str, bad: pl.Series, rule: str) -> None:
+    """Raise a `ValueError` that names the column and the first of its `bad` rows, if there is one."""
     rows = bad.fill_null(False).arg_true()
     if len(rows):
         raise ValueError(
