@@ -7,17 +7,24 @@ from innerloop.figures.depth import loss_against_depth, losses_against_depth
 from innerloop.figures.export import save, svg
 from innerloop.figures.layers import loss_after_layer, losses_after_layer
 from innerloop.figures.matrices import heat_maps
+from innerloop.figures.mechanisms import ablations, binned, output_scale
 from innerloop.figures.regret import regret_against_depth, regrets_against_depth
 from innerloop.figures.sigma import loss_against_sigma, losses_against_sigma
+from innerloop.figures.theorems import error_against_context, layers_against_condition
 
 __all__ = [
+    "ablations",
+    "binned",
+    "error_against_context",
     "heat_maps",
+    "layers_against_condition",
     "loss_after_layer",
     "loss_against_depth",
     "loss_against_sigma",
     "losses_after_layer",
     "losses_against_depth",
     "losses_against_sigma",
+    "output_scale",
     "regret_against_depth",
     "regrets_against_depth",
     "save",

@@ -68,7 +68,7 @@ def loss_axis(
         low = max(low, 0.0) if bottom >= 0 else low  # half a squared error is not negative
     axes.set_ylim(low, high)
     if log:
-        _readable_log_ticks(axes.yaxis, low, high, small=small)
+        log_ticks(axes.yaxis, low, high, small=small)
     elif small:
         axes.yaxis.set_major_locator(MaxNLocator(4))
 
@@ -225,7 +225,7 @@ def _fraction(axes: Axes, value: float) -> float:
     return float(axes.transAxes.inverted().transform(pixels)[1])
 
 
-def _readable_log_ticks(axis: Axis, low: float, high: float, *, small: bool) -> None:
+def log_ticks(axis: Axis, low: float, high: float, *, small: bool = False) -> None:
     """0.04, 0.05, 0.1 instead of powers, as long as they are short; between decades too, if these are few."""
     decades = np.log10(high / low)
     all_digits = tuple(range(1, 10))
@@ -240,7 +240,7 @@ def _readable_log_ticks(axis: Axis, low: float, high: float, *, small: bool) -> 
     else:
         axis.set_major_locator(LogLocator(numticks=5 if small else 9))
         axis.set_minor_locator(LogLocator(subs=all_digits if crowd < 7 else (1,), numticks=99))
-    axis.set_major_formatter(FuncFormatter(_plain if low >= 1e-4 and high <= 1e5 else _power))
+    axis.set_major_formatter(FuncFormatter(_plain if low >= 1e-4 and high <= 1e5 else power))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -248,7 +248,8 @@ def _plain(value: float, _=None) -> str:
     return f"{value:.6g}"
 
 
-def _power(value: float, _=None) -> str:
+def power(value: float, _=None) -> str:
+    """A tick's label as a power of ten."""
     mantissa, exponent = f"{value:.3e}".split("e")
     factor = "" if float(mantissa) == 1 else rf"{float(mantissa):g}\times"
     return rf"${factor}10^{{{int(exponent)}}}$"

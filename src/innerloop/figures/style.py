@@ -131,7 +131,7 @@ def looks(methods: Iterable[str]) -> dict[str, Look]:
         raise ValueError(f"every method needs a name of its own, got {', '.join(same)} for the same")
     family = {key: [name for name in parts if parts[name][0] == key] for key, _ in parts.values() if key}
     other = [name for name, (key, _) in parts.items() if key is None or len(family[key]) > 3]
-    shades = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.9, len(other)))
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(other)))
     found = {}
     for name, (key, details) in parts.items():
         look = METHODS[key] if key else Look("", "", "")  # its details are its name

@@ -85,9 +85,7 @@ def as_frame(table: Table, columns: Sequence[str]) -> pl.DataFrame:
             )
     for name in table.columns:
         if name not in columns:
-            raise ValueError(
-                f"column '{name}' is not expected; the figure takes exactly {', '.join(columns)}"
-            )
+            raise ValueError(f"column '{name}' is not expected; needed are exactly {', '.join(columns)}")
     if table.is_empty():
         raise ValueError("the data must have at least one row, got none")
     return table.select(columns)

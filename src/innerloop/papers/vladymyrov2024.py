@@ -16,12 +16,21 @@ DIM, CONTEXT = 10, 20
 @cache
 def table_1() -> pl.DataFrame:
     """Columns method, layers (null for baselines), noise (the law as text), value."""
+    return printed_table_1().select(
+        "method", "layers", noise="problem", value=pl.col("published").cast(pl.Float64)
+    )
+
+
+@cache
+def printed_table_1() -> pl.DataFrame:
+    """Columns problem (the law as text), method, layers (null for baselines), published (the number as it is printed)."""
     path = files("innerloop.papers") / "published" / "vladymyrov2024_table1.csv"
-    wide = pl.read_csv(path.read_bytes())
+    wide = pl.read_csv(path.read_bytes(), infer_schema=False)
     columns = [name for name in wide.columns if name not in ("method", "layers")]
-    long = wide.unpivot(columns, index=["method", "layers"], variable_name="column", value_name="value")
-    names = pl.DataFrame({"column": columns, "noise": [str(_law(column)) for column in columns]})
-    return long.join(names, on="column").select("method", "layers", "noise", pl.col("value").cast(pl.Float64))
+    long = wide.unpivot(columns, index=["method", "layers"], variable_name="column", value_name="published")
+    names = pl.DataFrame({"column": columns, "problem": [str(_law(column)) for column in columns]})
+    layers = pl.col("layers").cast(pl.Int64)
+    return long.join(names, on="column").select("problem", "method", layers, "published")
 
 
 def published(method: str, noise: NoiseLaw | str, layers: int | None = None) -> float | None:

@@ -1,0 +1,176 @@
+"""How a trained model works: how it scales its output with the noise, and what it loses without one of its parts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from innerloop.figures.axes import (
+    draw_band,
+    draw_line,
+    legend,
+    legend_line,
+    log_ticks,
+    panel,
+    reach,
+    settle,
+    spans_more_than_a_decade,
+)
+from innerloop.figures.depth import LOSS
+from innerloop.figures.style import FLOOR, Look, looks, rc
+from innerloop.figures.table import Table, as_frame, checked, checked_level, names, numbers, refuse
+
+_ROW = 0.27  # inches
+
+
+def binned(table: Table, *, x: str, bins: int = 20) -> pl.DataFrame:
+    """Means in bins of equally many points, a method at a time: what `output_scale` draws, from single sequences.
+
+    Args:
+        table: columns method, `x` and value, a row a sequence.
+        x: the column whose quantiles are the bins' edges.
+        bins: how many for each method.
+
+    Returns:
+        Columns method, `x` and value (means of the bin) and standard_error (null in a bin of one).
+
+    Raises:
+        ValueError: a column is missing, unexpected, of the wrong type or not finite; or there are fewer rows
+            of a method than bins.
+    """
+    frame = as_frame(table, ["method", x, "value"])
+    frame = frame.with_columns(names(frame["method"]), numbers(frame[x]), numbers(frame["value"]))
+    fewest = min(frame.group_by("method").len()["len"].to_list())
+    if not 1 <= bins <= fewest:
+        raise ValueError(f"bins must be from 1 to {fewest}, the fewest rows of a method, got {bins}")
+    rank = pl.col(x).rank("ordinal").over("method") - 1
+    place = (rank * bins // pl.len().over("method")).alias("bin")
+    parts = frame.with_columns(place).group_by("method", "bin", maintain_order=True)
+    value = pl.col("value")
+    means = parts.agg(pl.col(x).mean(), value.mean(), standard_error=value.std() / pl.len().sqrt())
+    order = pl.DataFrame({"method": frame["method"].unique(maintain_order=True)})
+    return order.join(means.sort("bin"), on="method", maintain_order="left_right").drop("bin")
+
+
+@rc_context(rc)
+def output_scale(frame: Table, *, title: str = "") -> Figure:
+    """How much of least squares a model predicts, against the residual variance of least squares (section 5.2).
+
+    A line a method, the Bayes-optimal predictor among them, with a band of two standard errors. The dotted
+    line at 1 is least squares.
+
+    Args:
+        frame: columns method, residual_variance (rss / (n - d), the unbiased estimate of sigma^2), value (the
+            output scale: the prediction's regression on that of least squares) and standard_error (null: not
+            known), as `binned` makes them.
+        title: above the panel.
+
+    Raises:
+        ValueError: see `innerloop.figures.table.checked`; there is no Bayes-optimal predictor; or two methods
+            mean the same.
+    """
+    table = checked(frame, x="residual_variance")
+    found = looks(table["method"].unique(maintain_order=True))
+    if FLOOR.colour not in {look.colour for look in found.values()}:
+        raise ValueError(f"one method must be 'bayes', got {', '.join(found)}")
+    figure, axes = panel(title)
+    held = [*reach(table), 0.0, 1.0]
+    margin = 0.05 * (max(held) - min(held))
+    axes.set_ylim(min(held) - margin * (min(held) < 0), max(held) + margin)
+    axes.set_xlim(0, 1.02 * (max(table["residual_variance"].to_list()) or 1))
+    axes.yaxis.set_major_locator(MaxNLocator(7))
+    axes.set_xlabel("residual variance of least squares, rss / (n \N{MINUS SIGN} d)")
+    axes.set_ylabel("output scale (1: least squares)")
+    axes.axhline(1, color="0.35", linestyle=":", linewidth=1.1, label="least squares", zorder=1.8)
+    for method, look in found.items():
+        rows = table.filter(pl.col("method") == method).sort("residual_variance")
+        x, y = rows["residual_variance"].to_numpy(), rows["value"].to_numpy()
+        draw_band(axes, x, y, rows["standard_error"], look)
+        draw_line(axes, x, y, look)
+    legend(figure, [legend_line(look) for look in found.values()])
+    return settle(figure)
+
+
+@rc_context(rc)
+def ablations(frame: Table, *, floor: float, title: str = "") -> Figure:
+    """Loss of models without one of their parts, a row a part and a dot a model, on a logarithmic axis if need be.
+
+    Rows come in the order of the table, from the top; error bars are two standard errors.
+
+    Args:
+        frame: columns method (the model), ablation ("none", "$w_{yy}$ = 0", ...), value (adjusted loss, > 0) and
+            standard_error (null: not known).
+        floor: the Bayes floor, a vertical line.
+        title: above the panel.
+
+    Raises:
+        ValueError: a column is missing, unexpected or of the wrong type; a value is not positive; two rows
+            are the same; the floor is negative or not finite; or two methods mean the same.
+    """
+    table = _checked_ablations(frame)
+    floor = checked_level("floor", floor)
+    found = looks(table["method"].unique(maintain_order=True))
+    rows = table["ablation"].unique(maintain_order=True).to_list()
+    figure, axes = panel(title)
+    _loss_across(axes, [*reach(table), *([floor] if floor > 0 else [])])
+    axes.set_xlabel(LOSS)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    if floor > axes.get_xlim()[0]:
+        axes.axvspan(axes.get_xlim()[0], floor, color="0.88", linewidth=0, zorder=0.6)
+        axes.axvline(floor, color=FLOOR.colour, linewidth=1.1, label=FLOOR.label, zorder=2.2)
+    shifts = (np.arange(len(found)) - (len(found) - 1) / 2) * min(0.22, 0.7 / len(found))
+    for shift, (method, look) in zip(shifts, found.items(), strict=True):
+        _draw_dots(axes, table.filter(pl.col("method") == method), rows, float(shift), look)
+    dots = [
+        Line2D([], [], color=look.colour, marker=look.marker, linestyle="none") for look in found.values()
+    ]
+    for dot, look in zip(dots, found.values(), strict=True):
+        dot.set_label(look.label)
+    legend(figure, dots, [Line2D([], [], color=FLOOR.colour, linewidth=1.1, label=FLOOR.label)])
+    figure.set_figheight(0.95 + _ROW * max(len(rows), 3) * max(1, 0.5 * len(found)) + 0.17 * bool(title))
+    return settle(figure)
+
+
+def _checked_ablations(frame: Table) -> pl.DataFrame:
+    table = as_frame(frame, ["method", "ablation", "value", "standard_error"])
+    table = table.with_columns(
+        names(table["method"]),
+        names(table["ablation"]),
+        numbers(table["value"]),
+        numbers(table["standard_error"], nullable=True),
+    )
+    refuse(table, "value", table["value"] <= 0, "must be positive")
+    refuse(table, "standard_error", table["standard_error"] < 0, "must be >= 0")
+    same = table.select("method", "ablation").is_duplicated()
+    refuse(table, "ablation", same, "must differ between the rows of one method")
+    return table
+
+
+def _loss_across(axes: Axes, values: Sequence[float]) -> None:
+    """Scale, limits and ticks of a horizontal axis that holds the losses."""
+    low, high = min(values), max(values)
+    if spans_more_than_a_decade(values):
+        factor = (high / low) ** 0.05
+        axes.set_xscale("log")
+        axes.set_xlim(low / factor, high * factor)
+        log_ticks(axes.xaxis, low / factor, high * factor)
+    else:
+        margin = 0.06 * ((high - low) or high)
+        axes.set_xlim(max(low - margin, 0), high + margin)
+
+
+def _draw_dots(axes: Axes, table: pl.DataFrame, rows: list[str], shift: float, look: Look) -> None:
+    x, y = table["value"].to_numpy(), np.array([rows.index(name) for name in table["ablation"]]) + shift
+    known = table["standard_error"].is_not_null().to_numpy()
+    bars = 2 * table["standard_error"].to_numpy()[known]
+    axes.errorbar(
+        x[known], y[known], xerr=bars, fmt="none", ecolor=look.colour, elinewidth=1, capsize=2.2, zorder=2.5
+    )
+    axes.plot(x, y, color=look.colour, marker=look.marker, linestyle="none", label=look.label, zorder=2.7)
