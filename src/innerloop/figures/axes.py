@@ -79,7 +79,7 @@ def layer_axis(axes: Axes, layers: pl.Series, label: str = "", *, small: bool = 
     axes.set_xlim(low - 0.3, high + 0.3)
     room = 8 if small else 16
     axes.xaxis.set_major_locator(
-        MultipleLocator(1) if high - low <= room else MaxNLocator(0.75 * room, integer=True)
+        MultipleLocator(1) if high - low <= room else MaxNLocator(3 * room // 4, integer=True)
     )
     axes.set_xlabel(label)
 
@@ -216,7 +216,8 @@ def legend_line(look: Look, *, hollow: bool = False) -> Line2D:
 
 def level_line(look: Look) -> Line2D:
     """The legend's handle of a horizontal line."""
-    return Line2D([], [], label=look.label, color=look.colour, linestyle=look.dash, linewidth=1.2)
+    style: dict = {"color": look.colour, "linestyle": look.dash, "linewidth": 1.2}
+    return Line2D([], [], label=look.label, **style)
 
 
 def _fraction(axes: Axes, value: float) -> float:

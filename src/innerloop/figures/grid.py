@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
 
 from innerloop.figures.axes import in_columns, settle
 from innerloop.figures.style import WIDE, WIDTH, Look, looks, method_key
@@ -49,7 +51,7 @@ def finish(
     cells = list(panels.values())
     columns = cells[0].get_gridspec().ncols  # pyright: ignore[reportOptionalMemberAccess]
     blank = -len(cells) % columns
-    if not (blank and len(cells) > columns and _in_blank_cells(figure, cells, columns, [*handles, *last])):
+    if not (blank and len(cells) > columns and _in_blank_cells(figure, cells, columns, handles, last)):
         _below(figure, handles, last)
     return settle(figure)
 
@@ -111,16 +113,21 @@ def _of_panels(what: str, given: Mapping, panels: Sequence[str]) -> Mapping:
     return given
 
 
-def _in_blank_cells(figure: Figure, cells: list[Axes], columns: int, handles: Sequence[Artist]) -> bool:
+def _in_blank_cells(
+    figure: Figure, cells: list[Axes], columns: int, handles: Sequence[Artist], last: Sequence[Artist]
+) -> bool:
     """Put the legend right of the last panel, below those above, if it fits; tell whether it did."""
     figure.draw_without_rendering()  # places are known once the layout is done
     above, right, last = cells[len(cells) - columns].get_position(), cells[columns - 1], cells[-1]
     left, bottom = above.x0, last.get_position().y0
     width, height = right.get_position().x1 - left, last.get_position().y1 - bottom
     room = (width * figure.get_figwidth() * figure.dpi, height * figure.get_figheight() * figure.dpi)
-    for count in (1, 2, 3):
+    blank = Line2D([], [], linestyle="none", label=" ")
+    rows = max(len(handles), len(last))
+    side_by_side = [*handles, *[blank] * (rows - len(handles)), *last, *[blank] * (rows - len(last))]
+    for count, filled in [(1, [*handles, *last]), (2, side_by_side if last else handles)]:
         found = figure.legend(
-            handles=handles,
+            handles=filled,
             loc="center left",
             bbox_to_anchor=(left, bottom, width, height),
             ncols=count,
@@ -145,7 +152,7 @@ def _below(figure: Figure, handles: Sequence[Artist], last: Sequence[Artist]) ->
     total = figure.get_figheight() * 72
     figure.supxlabel(figure.get_supxlabel(), y=(legend + 4) / total)
     engine = figure.get_layout_engine()
-    assert engine is not None
+    assert isinstance(engine, ConstrainedLayoutEngine)
     bottom = (legend + label) / total  # a label that has been placed is not laid out
     engine.set(rect=(0, bottom, 1, 1 - bottom))
 

@@ -78,7 +78,7 @@ def error_against_context(frame: Table, *, rate: float | None = -1.0, title: str
     axes.set_ylabel("squared distance to the best predictor (half)")
     handles = []
     if guide:
-        style = {"color": "0.35", "linestyle": (0, (1, 1.5)), "linewidth": 1.1}
+        style: dict = {"color": "0.35", "linestyle": (0, (1, 1.5)), "linewidth": 1.1}
         axes.plot([start, end], guide, label="guide", zorder=2, **style)
         handles = [Line2D([], [], label=f"slope {rate:g}".replace("-", "\N{MINUS SIGN}"), **style)]
     _draw_lines(figure, axes, table, "context", handles)
@@ -97,7 +97,8 @@ def _draw_lines(figure: Figure, axes: Axes, table: pl.DataFrame, x: str, handles
 
 
 def _log_axis(axes: Axes, column: pl.Series) -> None:
-    low, high = np.log10([column.min(), column.max()])  # pyright: ignore[reportArgumentType]
+    powers = np.log10(column.to_numpy())
+    low, high = powers.min(), powers.max()
     margin = 0.03 * ((high - low) or 1)
     axes.set_xscale("log")
     axes.set_xlim(10 ** (low - margin), 10 ** (high + margin))

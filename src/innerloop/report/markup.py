@@ -75,17 +75,17 @@ def markdown(table: Table1) -> str:
 
 
 def latex(table: Table1) -> str:
-    r"""The table in LaTeX, a `tabular` as wide as a page; needs `booktabs` and `amssymb`.
+    r"""The table in LaTeX, a `tabular` of about 7.5 inches; needs `booktabs` and `amssymb`.
 
     Ours above, its standard error in parentheses in units of the last digit, 0.0445(3); on the line below the
     mark and the published number.
     """
-    head = ["method", "layers", *(spelt(problem) for problem in table.problems)]
+    head = ["method", "L", *(spelt(problem) for problem in table.problems)]
     marks = {name: mark.lstrip("\\") for name, mark in _LATEX_MARKS.items()}
     lines = [
         r"% \usepackage{booktabs,amssymb}; for the caption:",
         "% " + _ABOUT.replace("\N{PLUS-MINUS SIGN} standard error", "(standard error)").format(**marks),
-        r"\begingroup\scriptsize\setlength{\tabcolsep}{3pt}",
+        r"\begingroup\scriptsize\setlength{\tabcolsep}{2pt}",
         rf"\begin{{tabular}}{{lr{'r' * len(table.problems)}}}",
         r"\toprule",
         " & ".join(map(_latex, head)) + r" \\",
