@@ -176,7 +176,7 @@ def test_over_seeds_the_line_is_the_median_and_the_band_the_extremes(figure5):
     np.testing.assert_allclose(line.get_ydata(), middle, rtol=1e-12)
     bands = [c for c in axes.collections if isinstance(c, FillBetweenPolyCollection)]
     (band,) = [c for c in bands if len(c.get_paths()[0].vertices) == 2 * 4 + 3]
-    heights = {round(float(y), 12) for y in band.get_paths()[0].vertices[:, 1]}
+    heights = {round(float(y), 12) for y in np.asarray(band.get_paths()[0].vertices)[:, 1]}
     least, greatest = 0.5 ** np.arange(4) + 0.3, 5 * 0.5 ** np.arange(4) + 0.3
     assert heights == {round(float(y), 12) for y in [*least, *greatest]}
 
@@ -252,9 +252,9 @@ def test_all_panels_are_logarithmic_as_soon_as_one_spans_a_decade(smallest, scal
     assert [axes.get_yscale() for axes in figure.axes] == [scale, scale]
 
 
-@pytest.mark.parametrize("columns", [2, 4])
+@pytest.mark.parametrize("columns", [2, 3])
 def test_texts_do_not_overlap(columns):
-    """Labels, titles and the legend, in a blank cell of the last row (with 2 columns there is none) or below."""
+    """Labels, titles and the legend: in the blank cells of the last row, of which 2 columns leave none, or below."""
     figure = figures.losses_against_depth(results(), columns=columns)
     figure.draw_without_rendering()
     texts = [figure.texts[0], *figure.legends[0].get_texts()]
@@ -274,6 +274,8 @@ def test_texts_do_not_overlap(columns):
         assert not shared, f"{one!r} overlaps {other!r}"
     assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 for _, box in boxes)
     assert figure.get_figwidth() <= 7
+    legend, last = figure.legends[0].get_window_extent(), figure.axes[-1].get_window_extent()
+    assert (legend.x0 > last.x1, legend.y1 < last.y0) == (columns == 3, columns == 2)
 
 
 def test_the_legend_names_everything_once(figure1, figure2):
@@ -295,7 +297,7 @@ def test_shared_heat_maps_have_one_bar_and_show_the_same_model(rng):
     maps = [each.images[0] for each in axes if each.images]
     assert (len(maps), len(axes)) == (12, 13)
     assert len({image.get_clim() for image in maps}) == 1
-    shown = np.stack([image.get_array() for image in maps]).reshape(2, 2, 3, 5, 5).swapaxes(1, 2)
+    shown = np.stack([np.asarray(image.get_array()) for image in maps]).reshape(2, 2, 3, 5, 5).swapaxes(1, 2)
     for layer, head in itertools.product(range(3), range(2)):
         p, q = shown[:, layer, head]
         np.testing.assert_allclose(
@@ -477,12 +479,8 @@ def test_panels_of_another_kind_are_refused(unchecked):
         figures.regrets_against_depth(regrets(), panels="seed")
 
 
-def test_files_of_many_panels_are_the_same_bytes_every_time(tmp_path):
-    first, second = (
-        [
-            path.read_bytes()
-            for path in figures.save(figures.regrets_against_depth(regrets()), tmp_path / name, "a")
-        ]
-        for name in ["one", "two"]
+def test_many_panels_are_the_same_drawing_every_time():
+    table = regrets().filter(pl.col("method") != "diag")
+    assert figures.svg(figures.regrets_against_depth(table)) == figures.svg(
+        figures.regrets_against_depth(table)
     )
-    assert first == second

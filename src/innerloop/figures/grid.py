@@ -118,9 +118,10 @@ def _in_blank_cells(
 ) -> bool:
     """Put the legend right of the last panel, below those above, if it fits; tell whether it did."""
     figure.draw_without_rendering()  # places are known once the layout is done
-    above, right, last = cells[len(cells) - columns].get_position(), cells[columns - 1], cells[-1]
-    left, bottom = above.x0, last.get_position().y0
-    width, height = right.get_position().x1 - left, last.get_position().y1 - bottom
+    above, corner, beside = (
+        cells[place].get_position() for place in (len(cells) - columns, columns - 1, len(cells) - 1)
+    )
+    left, bottom, width, height = above.x0, beside.y0, corner.x1 - above.x0, beside.height
     room = (width * figure.get_figwidth() * figure.dpi, height * figure.get_figheight() * figure.dpi)
     blank = Line2D([], [], linestyle="none", label=" ")
     rows = max(len(handles), len(last))
