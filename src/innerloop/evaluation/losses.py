@@ -286,14 +286,17 @@ def _regret(group, task: LinearRegression, moments: Moments, target, per_layer: 
     """Regret of every sequence by every predictor of a group, `(predictors, blocks, block, layers + 1)`."""
 
     def by(predictor):
-        def one(moments: Moments, target: Float[Array, "dim"]):
-            if not per_layer and isinstance(predictor, LinearTransformer):
-                weights = predictor.final_weights(moments)[None]
-            else:
-                weights = implicit_path(predictor, moments)
-            return task.half_square(weights - target[None])
+        final = not per_layer and isinstance(predictor, LinearTransformer)
 
-        return jax.lax.map(lambda block: jax.vmap(one)(*block), (moments, target))
+        def one(moments: Moments, target: Float[Array, "dim"]):
+            return task.half_square(implicit_path(predictor, moments) - target[None])
+
+        def block(moments: Moments, target: Float[Array, "block dim"]):
+            if final:
+                return task.half_square(predictor.final_weights(moments) - target)[:, None]
+            return jax.vmap(one)(moments, target)
+
+        return jax.lax.map(lambda parts: block(*parts), (moments, target))
 
     return jax.lax.map(by, group) if isinstance(group, LinearTransformer) else by(group)[None]
 

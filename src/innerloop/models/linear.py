@@ -25,6 +25,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from innerloop import lanes
 from innerloop.types import Moments, Prompt
 
 _INIT_SPREAD = 0.003  # larger starts of deep models blow up at sigma = 5: the loss has degree 2 * 3^layers
@@ -190,21 +191,26 @@ class LinearTransformer(eqx.Module):
 
     def final_weights(self, moments: Moments) -> Float[Array, "*batch dim"]:
         """The last of `implicit_weights`, without forming T: only its y row is needed, a vector-matrix product a layer."""
-        self._checked(moments)
-        return jnp.vectorize(self._final_weights, signature="(i,i)->(d)")(moments.S)
+        S = self._checked(moments).S
+        return self._final_weights(S.reshape(-1, *S.shape[-2:])).reshape(*S.shape[:-2], self.dim)
 
-    def _final_weights(self, S: Float[Array, "D D"]) -> Float[Array, "dim"]:
-        identity = jnp.eye(self.dim + 1, dtype=S.dtype)
+    def _final_weights(self, S: Float[Array, "N D D"]) -> Float[Array, "N dim"]:
+        return lanes.join(lanes.each(self._weights_in_lanes, lanes.split(S)), len(S))
+
+    def _weights_in_lanes(self, S: Float[Array, "D D lanes"]) -> Float[Array, "dim lanes"]:
+        identity = jnp.eye(self.dim + 1, dtype=S.dtype)[:, :, None]
+        scale = self._token_scale(S.dtype)
         stack = self._stack(S.dtype)
 
         def forward(S, layer):
-            A = identity + self._increment(layer, S)
-            return A @ S @ A.T, A
+            A = identity + self._increment_in_lanes(layer, S)
+            return lanes.conjugate(A, S), A
 
-        S, maps = jax.lax.scan(forward, self._scaled(S), jax.tree.map(lambda leaf: leaf[:-1], stack))
-        last = identity + self._increment(jax.tree.map(lambda leaf: leaf[-1], stack), S)
-        row, _ = jax.lax.scan(lambda row, A: (row @ A, None), last[-1], maps, reverse=True)
-        return -row[:-1] / self.label_scale
+        S = S * (scale[:, None] * scale[None, :] / self.context)[:, :, None]
+        S, maps = jax.lax.scan(forward, S, jax.tree.map(lambda leaf: leaf[:-1], stack))
+        last = identity + self._increment_in_lanes(jax.tree.map(lambda leaf: leaf[-1], stack), S)
+        row, _ = jax.lax.scan(lambda row, A: (lanes.product(row, A), None), last[-1:], maps, reverse=True)
+        return -row[0, :-1] / self.label_scale
 
     def predict(self, prompt: Prompt) -> Float[Array, "*batch"]:
         """The prediction at the query, in moment form."""
@@ -236,6 +242,10 @@ class LinearTransformer(eqx.Module):
     @abstractmethod
     def _increment(self, layer, S: Float[Array, "D D"]) -> Float[Array, "D D"]:
         """sum_k P_k S Q_k of one layer, in inner scale."""
+
+    @abstractmethod
+    def _increment_in_lanes(self, layer, S: Float[Array, "D D lanes"]) -> Float[Array, "D D lanes"]:
+        """The same for many sequences, the last axis."""
 
     @abstractmethod
     def _internal_matrices(self) -> tuple[Float[Array, "layers heads D D"], Float[Array, "layers heads D D"]]:
@@ -311,6 +321,11 @@ class Full(LinearTransformer):
         p, q = layer
         return functools.reduce(jnp.add, [p[head] @ S @ q[head] for head in range(len(p))])
 
+    def _increment_in_lanes(self, layer, S):
+        # S Q = (Q^T S)^T: products from the left run along the lanes.
+        pairs = [(p, lanes.transpose(lanes.mix(q.T, S))) for p, q in zip(*layer, strict=True)]
+        return lanes.total(lanes.mix(p, right) for p, right in pairs)
+
     def _internal_matrices(self):
         return self.P, self.Q
 
@@ -348,6 +363,9 @@ class Blockwise(LinearTransformer):
 
     def _increment(self, layer, S):
         return spread_flows(layer, self.dim) * S
+
+    def _increment_in_lanes(self, layer, S):
+        return spread_flows(layer, self.dim)[:, :, None] * S
 
 
 class Diag(Blockwise):

@@ -84,14 +84,12 @@ class Posterior(eqx.Module):
 
     def noise_levels(self) -> tuple[Float[Array, "m"], Float[Array, "m"]]:
         """Levels of sigma and their posterior probabilities; an integral over the law is a sum over them."""
-        # Near its peak the likelihood of sigma is about sigma / sqrt(2 n) wide; the nodes must resolve that.
-        points, weights = self.noise.quadrature(min(256, 24 + int(6 * self.n**0.5)))
+        points, weights = nodes(self.noise, self.n)
         dtype = self.rss.dtype
         levels = jnp.asarray(points, dtype)
         if len(points) == 1:
             return levels, jnp.ones(1, dtype)
-        # A level of zero would make exact data infinitely likely; rounding decides what counts as exact.
-        variance = jnp.maximum(levels**2, jnp.finfo(dtype).eps * (self.eigenvalues.mean() + 1))
+        variance = jnp.maximum(levels**2, smallest_variance(self.eigenvalues.mean()))
         spanned = (self.eigenvalues > 0)[None, :]
         lam = jnp.where(spanned, self.eigenvalues[None, :], 1)
         total = jnp.where(spanned, lam + variance[:, None], 1)  # (m, dim)
@@ -132,3 +130,14 @@ class Posterior(eqx.Module):
         spanned = (self.eigenvalues > 0)[None, :]
         total = jnp.where(spanned, self.eigenvalues[None, :] + variance[:, None], 1)
         return jnp.where(spanned, self.projections[None, :] / total, 0)
+
+
+def nodes(noise: NoiseLaw, n: int):
+    """Levels of sigma and their weights under its law, as many as the posterior after n examples needs."""
+    # Near its peak the likelihood of sigma is about sigma / sqrt(2 n) wide; the nodes must resolve that.
+    return noise.quadrature(min(256, 24 + int(6 * n**0.5)))
+
+
+def smallest_variance(mean_eigenvalue: Float[Array, "*lanes"]) -> Float[Array, "*lanes"]:
+    """A level of zero would make exact data infinitely likely; rounding decides what counts as exact."""
+    return jnp.finfo(mean_eigenvalue.dtype).eps * (mean_eigenvalue + 1)

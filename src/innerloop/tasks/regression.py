@@ -6,9 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from innerloop import lanes
 from innerloop.tasks.noise import NoiseLaw, parse_noise
 from innerloop.tasks.posterior import Posterior
-from innerloop.types import Moments, Prompt
+from innerloop.tasks.targets import bayes_in_lanes, ridge_in_lanes
+from innerloop.types import AnyArray, Moments, Prompt
 
 
 class LinearRegression(eqx.Module):
@@ -79,7 +81,7 @@ class LinearRegression(eqx.Module):
         batch = _whole_number("batch", batch)
         dtype = dtype or _default_dtype()
         key_weights, key_sigma, key_x, key_noise, key_query = jax.random.split(key, 5)
-        weights = self._weigh(jax.random.normal(key_weights, (batch, self.dim), dtype))
+        weights = _times(self.weight_root, jax.random.normal(key_weights, (self.dim, batch), dtype)).T
         sigma = self.noise.sample(key_sigma, (batch,), dtype)
         x = self._color(jax.random.normal(key_x, (batch, self.context, self.dim), dtype))
         query = self.sample_queries(key_query, batch, dtype=dtype)
@@ -103,22 +105,48 @@ class LinearRegression(eqx.Module):
         factor has n columns. `sigma` sets the noise levels `(batch,)` instead of drawing them from the law.
         """
         batch = _whole_number("batch", batch)
+        S, weights, sigma = self.sample_in_lanes(key, batch, sigma=sigma, dtype=dtype)
+        return Moments(S=jnp.moveaxis(S, -1, 0), n=self.context, weights=weights.T, sigma=sigma)
+
+    def sample_in_lanes(
+        self, key: PRNGKeyArray, batch: int, *, sigma: Float[Array, "batch"] | None = None, dtype=None
+    ) -> tuple[Float[Array, "D D batch"], Float[Array, "dim batch"], Float[Array, "batch"]]:
+        """As `sample_moments`: S, weights and sigma, the last axis of each running over contexts."""
         dtype = dtype or _default_dtype()
         key_sigma, key_normal, key_chi = jax.random.split(key, 3)
         if sigma is None:
             sigma = self.noise.sample(key_sigma, (batch,), dtype)
         size = self.dim + 1
         columns = min(self.context, size)
-        normal = jax.random.normal(key_normal, (batch, self.dim + size * columns), dtype)
-        weights = self._weigh(normal[:, : self.dim])
-        normal = normal[:, self.dim :].reshape(batch, size, columns)
-        diagonal = jnp.diagonal(normal, axis1=1, axis2=2)
-        chi = jnp.sqrt(_chi_squares(key_chi, diagonal, self.context - np.arange(columns)))
-        factor = jnp.tril(normal, -1) + chi[:, None, :] * jnp.eye(size, columns, dtype=dtype)[None]
-        x_rows = self._color(factor[:, :-1].swapaxes(-1, -2)).swapaxes(-1, -2)
-        y_row = jnp.einsum("bi,bik->bk", weights, x_rows) + sigma[:, None] * factor[:, -1]
-        factor = jnp.concatenate([x_rows, y_row[:, None]], axis=1)
-        return Moments(S=factor @ factor.swapaxes(-1, -2), n=self.context, weights=weights, sigma=sigma)
+        below = np.tril_indices(size, -1, columns)
+        normal = jax.random.normal(key_normal, (self.dim + columns + len(below[0]), batch), dtype)
+        weights, spare, normal = jnp.split(normal, [self.dim, self.dim + columns])
+        chi = jnp.sqrt(_chi_squares(key_chi, spare, self.context - np.arange(columns)))
+        # Where in (normal, chi, 0) each entry of the triangular factor comes from.
+        place = np.full((size, columns), len(normal) + columns)
+        place[below] = np.arange(len(normal))
+        place[np.arange(columns), np.arange(columns)] = len(normal) + np.arange(columns)
+        factor = jnp.concatenate([normal, chi, jnp.zeros_like(chi[:1])])[place]  # (D, columns, batch)
+        weights, rows = _times(self.weight_root, weights), _times(self.input_root, factor[:-1])
+        y_row = lanes.total(weights[i][None] * rows[i] for i in range(self.dim)) + sigma[None] * factor[-1]
+        factor = jnp.concatenate([rows, y_row[None]])
+        return lanes.product(factor, lanes.transpose(factor)), weights, sigma
+
+    def targets_in_lanes(
+        self, S: Float[Array, "D D lanes"], sigma: Float[Array, "lanes"] | None = None
+    ) -> Float[Array, "dim lanes"]:
+        """w_sigma of every context, or, without `sigma`, w_bayes; the last axis runs over contexts."""
+        root = None if self.weight_root is None else jnp.asarray(self.weight_root, S.dtype)
+        if self.context > self.dim:
+            if sigma is None:
+                return bayes_in_lanes(S, self.context, self.noise, root)
+            return ridge_in_lanes(S, sigma, root)
+
+        def target(S, sigma):
+            posterior = self.posterior(Moments(S=S, n=self.context))
+            return posterior.mean_and_spread()[0] if sigma is None else posterior.ridge(sigma)
+
+        return jax.vmap(target, in_axes=(-1, -1 if sigma is not None else None), out_axes=-1)(S, sigma)
 
     def sample_queries(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Float[Array, "batch dim"]:
         """Inputs to predict at, `(batch, dim)`."""
@@ -142,24 +170,34 @@ class LinearRegression(eqx.Module):
             deviation = deviation @ root
         return 0.5 * (deviation**2).sum(-1)
 
-    def _weigh(self, normal: Float[Array, "batch dim"]) -> Float[Array, "batch dim"]:
-        return normal if self.weight_root is None else normal @ jnp.asarray(self.weight_root, normal.dtype).T
-
     def _color(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
         root = self.query_root(x.dtype)
         return x if root is None else x @ root.T
 
 
+def _times(
+    root: Float[AnyArray, "dim dim"] | None, x: Float[Array, "dim *rest"]
+) -> Float[Array, "dim *rest"]:
+    return x if root is None else jnp.tensordot(jnp.asarray(root, x.dtype), x, 1)
+
+
 def _chi_squares(
-    key: PRNGKeyArray, normal: Float[Array, "batch k"], freedoms: np.ndarray
-) -> Float[Array, "batch k"]:
-    """Independent chi-square draws, one column for each of the `freedoms`, from standard `normal` ones and more."""
+    key: PRNGKeyArray, normal: Float[Array, "k batch"], freedoms: np.ndarray
+) -> Float[Array, "k batch"]:
+    """Independent chi-square draws, one row for each of the `freedoms`, from standard `normal` ones and more."""
     if freedoms.max() > 64:
-        return 2 * jax.random.gamma(key, jnp.asarray(freedoms / 2, normal.dtype), normal.shape, normal.dtype)
-    # Two squared normals are twice an exponential; few of those are faster to draw, and to compile, than a gamma.
-    pairs = jax.random.exponential(key, (*normal.shape, int(freedoms.max() // 2)), normal.dtype)
-    counted = np.arange(pairs.shape[-1]) < freedoms[:, None] // 2
-    return 2 * jnp.where(counted[None], pairs, 0).sum(-1) + jnp.where(freedoms[None] % 2 == 1, normal**2, 0)
+        shape = jnp.asarray(freedoms[:, None] / 2, normal.dtype)
+        return 2 * jax.random.gamma(key, shape, normal.shape, normal.dtype)
+    # Two squared normals are twice an exponential; few of those are faster to draw, and to compile, than a gamma. Their
+    # sum is minus the logarithm of a product of uniforms; a product of eight does not underflow.
+    ends = np.cumsum(freedoms // 2)
+    uniform = 1 - jax.random.uniform(key, (int(ends[-1]), normal.shape[1]), normal.dtype)
+    rows = []
+    for row, (freedom, end) in enumerate(zip(freedoms, ends, strict=True)):
+        parts = range(end - freedom // 2, end, 8)
+        logs = [-2 * jnp.log(uniform[part : min(part + 8, end)].prod(0)) for part in parts]
+        rows.append(lanes.total(logs + [normal[row] ** 2] * (freedom % 2)))
+    return jnp.stack(rows)
 
 
 def _default_dtype():

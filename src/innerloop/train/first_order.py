@@ -215,7 +215,7 @@ def _interval(
 
         def objective_value(model, examples, count: int):
             scaled = model.with_label_scale(member.label_scale)
-            losses = examples.losses(jax.vmap(scaled._final_weights)(examples.moments.S))
+            losses = examples.losses(scaled.final_weights(examples.moments))
             tempered = _tempered(losses, ceiling)
             value = tempered[:count].mean()
             if guard > 0:
@@ -228,7 +228,6 @@ def _interval(
             def part(model, key):
                 count = batch // devices
                 beyond = max(1, count // _GUARDS) if guard > 0 else 0
-                # One draw of both: two eigendecompositions side by side in one program may wait for each other for ever.
                 examples = draw(own_task, objective, key, count + beyond, beyond=beyond, dtype=dtype)
                 return eqx.filter_value_and_grad(objective_value, has_aux=True)(model, examples, count)
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from innerloop import lanes
 from innerloop.tasks import LinearRegression
 from innerloop.types import AnyArray, Moments
 
@@ -72,36 +73,26 @@ def draw(
     if objective not in get_args(Objective):
         raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, got {objective!r}")
     key_moments, key_query, key_stretch = jax.random.split(key, 3)
-    moments = task.sample_moments(key_moments, batch, dtype=dtype)
+    S, weights, sigma = task.sample_in_lanes(key_moments, batch, dtype=dtype)
     if beyond > 0:
-        factor = jax.random.uniform(key_stretch, (batch,), moments.S.dtype, 1, _STRETCH)
-        moments = _stretched(moments, jnp.where(jnp.arange(batch) < batch - beyond, 1, factor))
-    assert moments.weights is not None and moments.sigma is not None  # the sampler says them
-    bare = Moments(S=moments.S, n=moments.n)
-    dtype = moments.S.dtype
+        factor = jax.random.uniform(key_stretch, (batch,), S.dtype, 1, _STRETCH)
+        factor = jnp.where(jnp.arange(batch) < batch - beyond, 1, factor)
+        S, weights, sigma = _stretched(S, factor), weights * factor[None], sigma * factor
+    moments = Moments(S=jnp.moveaxis(S, -1, 0), n=task.context)
     if objective == "sampled":
-        query = task.sample_queries(key_query, batch, dtype=dtype)
-        return Examples(bare, moments.weights, query[:, :, None])
-    root = task.query_root(dtype)
-    probes = jnp.eye(task.dim, dtype=dtype) if root is None else root
-
-    def target(one: Moments, sigma: Float[Array, ""]) -> Float[Array, "dim"]:
-        posterior = task.posterior(one)
-        return posterior.ridge(sigma) if objective == "oracle" else posterior.mean_and_spread()[0]
-
-    return Examples(bare, jax.vmap(target)(bare, moments.sigma), probes)
+        query = task.sample_queries(key_query, batch, dtype=S.dtype)
+        return Examples(moments, weights.T, query[:, :, None])
+    root = task.query_root(S.dtype)
+    probes = jnp.eye(task.dim, dtype=S.dtype) if root is None else root
+    known = lanes.cut(sigma) if objective == "oracle" else None
+    target = lanes.each(task.targets_in_lanes, lanes.cut(S), known)
+    return Examples(moments, lanes.join(target, batch), probes)
 
 
-def _stretched(moments: Moments, factor: Float[Array, "batch"]) -> Moments:
+def _stretched(S: Float[Array, "D D batch"], factor: Float[Array, "batch"]) -> Float[Array, "D D batch"]:
     """The moments of the same contexts with labels, and so weights and sigma, multiplied by `factor`."""
-    assert moments.weights is not None and moments.sigma is not None
-    scale = jnp.ones(moments.S.shape[:2], factor.dtype).at[:, -1].set(factor)
-    return Moments(
-        S=moments.S * scale[:, :, None] * scale[:, None, :],
-        n=moments.n,
-        weights=moments.weights * factor[:, None],
-        sigma=moments.sigma * factor,
-    )
+    scale = jnp.ones((len(S), len(factor)), factor.dtype).at[-1].set(factor)
+    return S * scale[:, None] * scale[None, :]
 
 
 def draw_many(task: LinearRegression, objective: Objective, key: PRNGKeyArray, count: int) -> Examples:

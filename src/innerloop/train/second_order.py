@@ -25,7 +25,6 @@ from innerloop.train.objectives import Examples
 from innerloop.types import AnyArray, Moments
 
 _JACOBIAN_BLOCK = 64  # sequences at a time: about what the second-level cache holds
-_FORWARD_BLOCK = 256
 _JACOBIAN_CHUNK = 512  # sequences a call of a compiled program, whatever the sample's size
 _FORWARD_CHUNK = 1024
 _OTHERS = 2  # directions of a sequence's residual space, besides its residual's, in H
@@ -244,7 +243,7 @@ def _forward(
     like: LinearTransformer, theta: Float[AnyArray, "p"], S: Float[AnyArray, "N D D"]
 ) -> Float[Array, "N dim"]:
     model = like.coordinates()[1](jnp.asarray(theta))
-    return jax.lax.map(model._final_weights, jnp.asarray(S), batch_size=_FORWARD_BLOCK)
+    return model._final_weights(jnp.asarray(S))
 
 
 @eqx.filter_jit
@@ -291,7 +290,7 @@ def _jacobian(
         return -(jacobian / model.label_scale) @ chain
 
     def answers(theta, S, probes):
-        return build(theta)._final_weights(S) @ probes
+        return build(theta)._final_weights(S[None])[0] @ probes
 
     return jax.vmap(jax.jacrev(answers), (None, 0, 0))(theta, S, probes)
 
