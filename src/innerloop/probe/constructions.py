@@ -177,8 +177,8 @@ def _solutions(models, problems: Moments) -> Float[Array, "models problems dim"]
 def two_level_ridge(dim: int, context: int, low: float, high: float) -> Diag:
     """The model of Theorem 5.2: two layers that tell two noise levels apart and shrink as ridge does.
 
-    For `x ~ N(0, I/n)`: `w_yx = -(1 + s + t) / ((1 + s) (1 + t))` in the first layer and `w_yy = -1 / (n (1 + s + t))` in the
-    second, nothing else, with variances s = low^2 and t = high^2 (see `check_two_levels`).
+    For `x ~ N(0, I/n)`: `w_yx = -(1 + s + t) / ((1 + s) (1 + t))` in the first layer, `w_yy = -1 / (n (1 + s + t))` in
+    the second, nothing else, with variances s = low^2 and t = high^2 (see `check_two_levels`).
 
     Raises:
         ValueError: a size is not a whole number >= 1, or not 0 <= low < high.
@@ -214,15 +214,18 @@ def check_two_levels(
     """Theorem 5.2: for x ~ N(0, I/n) and sigma in {low, high}, two layers reach ridge with the true sigma as n grows.
 
     Here Sigma = I + E with E of order 1 / sqrt(n), so with v = sigma^2 ridge tends to `alpha / (1 + v)`. The first layer's
-    w_yx = -eta gives w = eta alpha and leaves residuals of energy `lam_1 = n v + O(sqrt(n))`: the second layer reads the noise
-    level off them. Its w_yy = c / n gives
+    w_yx = -eta gives w = eta alpha and leaves residuals of energy `lam_1 = n v + O(sqrt(n))`: the second layer reads the
+    noise level off them. Its w_yy = c / n gives
 
         w_hat = (1 + c lam_1 / n) eta alpha -> (1 + c v) eta alpha
 
     which must be alpha / (1 + v) at both levels. A straight line through two points: with s = low^2 and t = high^2,
-    eta c = -1 / ((1 + s)(1 + t)) and eta = (1 + s + t) / ((1 + s)(1 + t)). No other flow is needed; w_yy depends on n, and a third
-    level would not lie on the line. To the next order `w_hat - w_sigma = E alpha / (1 + v)^2 + eta c v sqrt(2/n) zeta alpha`, with
-    zeta standard normal, `E[E^2] = (dim + 1) I / n` and `E |alpha|^2 = dim (1 + v)`, so
+    eta c = -1 / ((1 + s)(1 + t)) and eta = (1 + s + t) / ((1 + s)(1 + t)). No other flow is needed; w_yy depends on n, and
+    a third level would not lie on the line. To the next order
+
+        w_hat - w_sigma = E alpha / (1 + v)^2 + eta c v sqrt(2/n) zeta alpha
+
+    with zeta standard normal, `E[E^2] = (dim + 1) I / n` and `E |alpha|^2 = dim (1 + v)`, so
 
         1/2 E |w_hat - w_sigma|^2 -> 1/n * dim (1 + v) / 2 * [ (dim + 1) / (1 + v)^4 + 2 v^2 (eta c)^2 ]
 
@@ -237,7 +240,8 @@ def check_two_levels(
         sequences: how many at each length.
 
     Returns:
-        Data with columns context, value, standard_error, limit (`two_level_limit / n`), ratio, rate (from the context before).
+        Data with columns context, value, standard_error, limit (`two_level_limit / n`), ratio, rate (from the context
+        before).
 
     Raises:
         ValueError: a value is out of range.

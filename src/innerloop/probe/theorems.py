@@ -70,7 +70,9 @@ def check_linear_map(
             for query in queries.reshape(_QUERIES, sequences, task.dim)
         ]
         tokens = token_map(model)
-        states = np.stack([run_tokens(tokens, each) for each in asked], 1)  # (sequences, queries, depths, n + 1, D)
+        states = np.stack(
+            [run_tokens(tokens, each) for each in asked], 1
+        )  # (sequences, queries, depths, n + 1, D)
     errors = token_errors(*_with_common_map(states))
     return Check(
         name="Theorem 4.1",
@@ -93,9 +95,7 @@ def _with_common_map(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         fitted = start[:, None] @ maps
     # Back to one query a row, so that the last token of each is its query.
     shape = (len(states), depths, states.shape[1], -1, size)
-    return tuple(
-        np.concatenate(list(np.moveaxis(each.reshape(shape), 2, 0))) for each in (stacked, fitted)
-    )  # type: ignore[return-value]
+    return tuple(np.concatenate(list(np.moveaxis(each.reshape(shape), 2, 0))) for each in (stacked, fitted))  # type: ignore[return-value]
 
 
 def check_no_quadratic(
@@ -132,7 +132,7 @@ def check_no_quadratic(
         model = _attending_less(model, examples / task.context)
     rows = []
     with jax.enable_x64(True):
-        prompts = draw_prompts(long, sequences, seed)
+        prompts = jax.tree.map(np.asarray, draw_prompts(long, sequences, seed))  # to slice
         tokens = token_map(model)
         for index in range(sequences):  # one at a time: a sequence's tokens are many
             prompt = jax.tree.map(lambda leaf, index=index: leaf[index], prompts)
@@ -255,8 +255,8 @@ def check_momentum(
     which names the four flows. w_yx is the step size. w_xx makes M^T M, at first I, a polynomial in Sigma that
     preconditions the gradient (GD++). w_xy adds every gradient to the velocity u, which later steps follow: momentum, by an
     amount h that adapts to the residuals. w_yy shrinks weights and labels by the residual energy, which says how noisy they
-    are. With w_xx = 0 the step is exactly a heavy ball's: by induction w and u lie in the span of the gradients so far and M
-    differs from I in that span, hence `w' - w = -w_yx g + (a combination of earlier gradients)`.
+    are. With w_xx = 0 this is momentum to the letter: by induction w and u lie in the span of the earlier gradients, and M
+    differs from I in that span only, hence `w' - w = -w_yx g + (a combination of earlier gradients)`.
 
     The optimiser runs on the examples, without moments; measured is the largest deviation of the tokens from (z_i, r_i).
 
@@ -272,7 +272,9 @@ def check_momentum(
         ValueError: the model is not of a diagonal kind, sequences is not a whole number >= 1, or dimensions differ.
     """
     if not isinstance(model, Blockwise):
-        raise ValueError(f"model must be of kind diag or gd++, whose layers have four flows, got {model.kind}")
+        raise ValueError(
+            f"model must be of kind diag or gd++, whose layers have four flows, got {model.kind}"
+        )
     check_dim(model, task)
     with jax.enable_x64(True):
         prompts = draw_prompts(task, sequences, seed)
@@ -286,6 +288,8 @@ def check_momentum(
 
 def _tokens_check(name: str, claim: str, actual: np.ndarray, expected: np.ndarray) -> Check:
     if actual.shape != expected.shape:
-        raise ValueError(f"the tokens must have shape {expected.shape} as the model's have, got {actual.shape}")
+        raise ValueError(
+            f"the tokens must have shape {expected.shape} as the model's have, got {actual.shape}"
+        )
     errors = token_errors(actual, expected)
     return Check(name=name, claim=claim, measured=worst(errors["error"]), bound=EXACT, data=errors)
