@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
-from jaxtyping import Array
+from jaxtyping import Array, PRNGKeyArray
 
 from innerloop.evaluation.losses import in_precision
 from innerloop.models.linear import LinearTransformer
@@ -57,6 +57,11 @@ def draw_prompts(task: LinearRegression, sequences: int, seed: int) -> Prompt:
     """The prompts of a check: a pure function of the seed, on a stream of their own."""
     whole_number("sequences", sequences, at_least=1)
     key = jax.random.fold_in(jax.random.key(seed), _STREAM)
+    return _sampled(task, key, sequences)
+
+
+@eqx.filter_jit
+def _sampled(task: LinearRegression, key: PRNGKeyArray, sequences: int) -> Prompt:
     return task.sample_prompts(key, sequences, dtype=jnp.float64)
 
 

@@ -250,6 +250,7 @@ def check_two_levels(
     if len(contexts) < 2 or sorted(set(contexts)) != contexts:
         raise ValueError(f"contexts must be at least two whole numbers, rising, got {contexts}")
     whole_number("sequences", sequences, at_least=2)
+    finite_number("high", high, above=finite_number("low", low, at_least=0))
     limit = two_level_limit(whole_number("dim", dim, at_least=1), low, high)
     noise = Categorical(low, high)
     rows: list[dict] = []

@@ -5,7 +5,7 @@ level, w_xy adapts the step size to it. Here both are measured on sequences, aga
 of least squares, the unbiased estimate of sigma^2 that the context allows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 
 import equinox as eqx
@@ -144,9 +144,7 @@ def output_scales(
             differ.
     """
     _check_sizes(task, bins, sequences)
-    with jax.enable_x64(check_precision(precision) == "float64"):
-        ready = {name: in_precision(each, precision) for name, each in predictors.items()}
-        variance, scales = _collect(_scales, ready, task, sequences, seed, precision)
+    variance, scales = _collect(_scales, predictors, task, sequences, seed, precision)
     tables = [
         _binned(variance, each, bins).select(pl.lit(name).alias("method"), pl.all())
         for name, each in scales.items()
@@ -186,9 +184,7 @@ def step_sizes(
     for name, model in models.items():
         if not isinstance(model, LinearTransformer):
             raise ValueError(f"models must be linear transformers, got {type(model).__name__} for {name!r}")
-    with jax.enable_x64(check_precision(precision) == "float64"):
-        ready = {name: in_precision(each, precision) for name, each in models.items()}
-        variance, moves = _collect(_steps, ready, task, sequences, seed, precision)
+    variance, moves = _collect(_steps, models, task, sequences, seed, precision)
     tables = []
     for name, each in moves.items():
         for layer in range(each.shape[1]):
@@ -232,31 +228,48 @@ def _steps(path: Float[Array, "depths dim"], moments: Moments, ols: Float[Array,
 
 
 def _collect(
-    measure, predictors: dict, task: LinearRegression, sequences: int, seed: int, precision: Precision
+    measure: Callable,
+    predictors: dict,
+    task: LinearRegression,
+    sequences: int,
+    seed: int,
+    precision: Precision,
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The residual variance of every sequence and what `measure` gives for every predictor."""
-    key = jax.random.fold_in(jax.random.key(seed), _STREAM)
-    keys = jax.random.split(key, -(-sequences // _BLOCK))
-    found = _measured(measure, predictors, task, keys, precision)
-    variance, values = jax.tree.map(
-        lambda leaf: np.asarray(leaf, np.float64).reshape(-1, *leaf.shape[2:])[:sequences], found
-    )
-    return variance, values
+
+    def flat(found: Array) -> np.ndarray:
+        return np.asarray(found, np.float64).reshape(-1, *found.shape[2:])[:sequences]
+
+    with jax.enable_x64(check_precision(precision) == "float64"):
+        key = jax.random.fold_in(jax.random.key(seed), _STREAM)
+        keys = jax.random.split(key, -(-sequences // _BLOCK))
+        moments, ols, variance = _drawn(task, keys, precision)
+        ready = {name: in_precision(each, precision) for name, each in predictors.items()}
+        values = {name: flat(_measured(measure, each, moments, ols)) for name, each in ready.items()}
+        return flat(variance), values
 
 
 @eqx.filter_jit
-def _measured(measure, predictors: dict, task: LinearRegression, keys: Key[Array, "blocks"], precision):
+def _drawn(task: LinearRegression, keys: Key[Array, "blocks"], precision: Precision):
+    """Moments, the weights of least squares and rss / (n - dim) of a block of sequences for each key."""
+
     def one(moments: Moments):
         posterior = task.posterior(moments)
         ols = posterior.ridge(jnp.zeros_like(posterior.rss))
-        variance = posterior.rss / (moments.n - moments.dim)
-        paths = {name: implicit_path(each, moments) for name, each in predictors.items()}
-        return variance, {name: measure(path, moments, ols) for name, path in paths.items()}
+        return moments, ols, posterior.rss / (moments.n - moments.dim)
 
     def block(key):
         return jax.vmap(one)(task.sample_moments(key, _BLOCK, dtype=jnp.dtype(precision)))
 
     return jax.lax.map(block, keys)
+
+
+@eqx.filter_jit
+def _measured(measure: Callable, predictor, moments: Moments, ols: Float[Array, "blocks block dim"]):
+    def one(moments, ols):
+        return measure(implicit_path(predictor, moments), moments, ols)
+
+    return jax.lax.map(lambda block: jax.vmap(one)(*block), (moments, ols))
 
 
 def _binned(variance: np.ndarray, values: np.ndarray, bins: int) -> pl.DataFrame:

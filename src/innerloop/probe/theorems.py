@@ -152,7 +152,9 @@ def _likeness(states: np.ndarray) -> list[dict]:
     """Cosine and correlation of the labels after every layer with every squared coordinate of the inputs."""
     squares = states[0, :, :-1] ** 2  # (n, dim)
     labels = states[..., -1]  # (depths, n)
-    directions = np.linalg.svd(states[0], full_matrices=False)[0]
+    directions, lengths, _ = np.linalg.svd(states[0], full_matrices=False)
+    # Without noise the labels are a combination of the inputs: a direction that is rounding is no direction.
+    directions = directions[:, lengths > len(squares) * np.finfo(float).eps * lengths[0]]
     reach = np.linalg.norm(directions.T @ squares, axis=0) / np.linalg.norm(squares, axis=0)
 
     def cosine(labels, squares):
