@@ -24,6 +24,11 @@ KINDS = ("full", "diag", "gd++")
 EXACT_CHECKS: list[Any] = [check_linear_map, check_recursion, check_momentum]
 
 
+def holds(check: Any, kind: str) -> bool:
+    """Momentum is a matter of diagonal layers."""
+    return check is not check_momentum or kind != "full"
+
+
 def make(kind: str) -> Any:
     """A model whose every parameter matters, about one cautious gradient step a layer; seed 0 whatever the tests' seed."""
     rng = np.random.default_rng(0)
@@ -95,12 +100,11 @@ def numpy_tokens(model: LinearTransformer, rng, n: int) -> tuple[np.ndarray, np.
     return context, query, tokens_after_layers(P, Q, context, np.append(query, 0)[None]), (P, Q)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("check", EXACT_CHECKS)
+@pytest.mark.parametrize(
+    ("check", "kind"), [(check, kind) for check in EXACT_CHECKS for kind in KINDS if holds(check, kind)]
+)
 def test_what_holds_exactly(check, kind):
     """To 1e-8 of the largest token, as the checks claim; float64 gives 1e-14."""
-    if check is check_momentum and kind == "full":
-        pytest.skip("FULL layers are not diagonal")
     found = check(make(kind), TASK, sequences=4)
     assert isinstance(found, Check) and found.verdict
     assert found.measured < 1e-12
@@ -162,21 +166,21 @@ def test_a_square_is_seen_where_there_is_one():
 
 
 def test_what_any_model_reaches(seed):
-    """n E[cosine^2] of the best model tends to dim + 4 without noise, and the noise adds 1: 150 sequences with the same
-    inputs, 4 standard errors."""
+    """n E[cosine^2] of the best model tends to dim + 4 without noise, and the noise adds 1: 100 sequences of 1000 examples
+    with the same inputs, 4 standard errors."""
 
-    def nothing(prompt):
-        query = jnp.append(prompt.query, 0)
-        return jnp.concatenate([prompt.tokens, query[None]])[None]
+    def noisy(prompt):
+        return jnp.concatenate([prompt.tokens, jnp.append(prompt.query, 0)[None]])[None]
 
-    reached = []
-    for noise in ("fixed(0)", "fixed(1)"):
-        found = check_no_quadratic(
-            nothing, LinearRegression(2, 2, noise), examples=3000, sequences=150, seed=seed
-        )
-        reached.append(3000 * (found.data["any_model"].to_numpy().reshape(150, 2) ** 2).mean(1))
+    def clean(prompt):
+        return noisy(prompt).at[0, :-1, -1].set(prompt.x @ prompt.weights)
+
+    task, reached = LinearRegression(2, 2, "fixed(1)"), []
+    for tokens in (clean, noisy):
+        found = check_no_quadratic(tokens, task, examples=1000, sequences=100, seed=seed)
+        reached.append(1000 * (found.data["any_model"].to_numpy().reshape(100, 2) ** 2).mean(1))
     for draws, expected in ((reached[0], 6), (reached[1] - reached[0], 1)):
-        assert abs(draws.mean() - expected) < 4 * draws.std(ddof=1) / 150**0.5
+        assert abs(draws.mean() - expected) < 4 * draws.std(ddof=1) / 10
 
 
 @pytest.mark.parametrize("kind", KINDS)

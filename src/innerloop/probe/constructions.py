@@ -164,9 +164,9 @@ def _relative_errors(models: list[LinearTransformer], problems: Moments) -> np.n
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *models)
     solved = np.asarray(_solutions(stacked, problems))  # (models, problems, dim)
     off = solved - np.eye(solved.shape[-1])
-    finite = np.isfinite(off).all(axis=(1, 2))
-    norms = np.linalg.norm(np.where(finite[:, None, None], off, 0), 2, axis=(1, 2))
-    return np.where(finite, norms, np.inf)
+    finite = np.isfinite(off).all(axis=(1, 2), keepdims=True)
+    norms = np.linalg.norm(np.where(finite, off, 0), 2, axis=(1, 2))
+    return np.where(finite.ravel(), norms, np.inf)
 
 
 @eqx.filter_jit
