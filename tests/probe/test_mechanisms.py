@@ -42,6 +42,11 @@ def draw(rng, n: int = 8) -> tuple[np.ndarray, np.ndarray, Moments]:
     return x, y, Moments(S=jnp.asarray(tokens.T @ tokens), n=n)
 
 
+def test_every_public_name_is_found():
+    assert il.probe.ablate is ablate
+    assert all(hasattr(il.probe, name) for name in il.probe.__all__)
+
+
 def f64(model):
     return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf, np.float64)), model)
 
