@@ -166,8 +166,11 @@ def test_a_square_is_seen_where_there_is_one():
 
 
 def test_what_any_model_reaches(seed):
-    """n E[cosine^2] of the best model tends to dim + 4 without noise, and the noise adds 1: 100 sequences of 1000 examples
-    with the same inputs, 4 standard errors."""
+    """n E[cosine^2] of the best model tends to dim + 4 without noise, and the noise adds 1, on the same inputs.
+
+    For long contexts n cosine^2 is 5 chi^2 + chi^2, of variance 52, in dim 2; the noise adds a chi^2, of variance 2. Over 2
+    coordinates and 100 sequences, 4 standard errors.
+    """
 
     def noisy(prompt):
         return jnp.concatenate([prompt.tokens, jnp.append(prompt.query, 0)[None]])[None]
@@ -179,8 +182,8 @@ def test_what_any_model_reaches(seed):
     for tokens in (clean, noisy):
         found = check_no_quadratic(tokens, task, examples=1000, sequences=100, seed=seed)
         reached.append(1000 * (found.data["any_model"].to_numpy().reshape(100, 2) ** 2).mean(1))
-    for draws, expected in ((reached[0], 6), (reached[1] - reached[0], 1)):
-        assert abs(draws.mean() - expected) < 4 * draws.std(ddof=1) / 10
+    for draws, expected, variance in ((reached[0], 6, 52), (reached[1] - reached[0], 1, 2)):
+        assert abs(draws.mean() - expected) < 4 * (variance / 200) ** 0.5
 
 
 @pytest.mark.parametrize("kind", KINDS)

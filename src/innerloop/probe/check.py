@@ -56,8 +56,11 @@ def token_map(model: LinearTransformer | TokenMap) -> TokenMap:
 def draw_prompts(task: LinearRegression, sequences: int, seed: int) -> Prompt:
     """The prompts of a check: a pure function of the seed, on a stream of their own."""
     whole_number("sequences", sequences, at_least=1)
-    key = jax.random.fold_in(jax.random.key(seed), _STREAM)
-    return _sampled(task, key, sequences)
+    return _sampled(task, check_key(seed), sequences)
+
+
+def check_key(seed: int) -> PRNGKeyArray:
+    return jax.random.fold_in(jax.random.key(seed), _STREAM)
 
 
 @eqx.filter_jit

@@ -50,9 +50,13 @@ def gd_plus_plus_solver(dim: int, layers: int, *, largest: float = 1.0) -> Diag:
 def layers_to_solve(condition: float, error: float) -> int:
     """The layers that suffice by Theorem 5.1 with its constants, the final gradient step included.
 
-    `ceil(log(condition / 2) / log(25/16)) + ceil(log2 log2 (1 / error)) + 1`, each part at least 0: see
-    `check_linear_solver`.
+    `ceil(log(condition / 2) / log(25/16)) + ceil(log2 log2 (1 / error)) + 1`, each part >= 0: see `check_linear_solver`.
+
+    Raises:
+        ValueError: the condition number is less than 1, or the error is not in (0, 1).
     """
+    finite_number("condition", condition, at_least=1)
+    finite_number("error", error, above=0, below=1)
     grow = max(0, math.ceil(math.log(condition / 2) / math.log(25 / 16)))
     square = max(0, math.ceil(math.log2(max(1.0, math.log2(1 / error)))))
     return grow + square + 1

@@ -18,6 +18,7 @@ from innerloop.probe.check import (
     Check,
     TokenMap,
     check_dim,
+    check_key,
     draw_prompts,
     run_tokens,
     token_errors,
@@ -63,16 +64,14 @@ def check_linear_map(
         )
     with jax.enable_x64(True):
         prompts = draw_prompts(task, sequences, seed)
-        key = jax.random.fold_in(jax.random.key(seed), _QUERIES)
+        key = jax.random.fold_in(check_key(seed), 1)  # the prompts' own queries stay unused
         queries = task.sample_queries(key, _QUERIES * sequences, dtype=jnp.float64)
         asked = [
             Prompt(x=prompts.x, y=prompts.y, query=query)
             for query in queries.reshape(_QUERIES, sequences, task.dim)
         ]
         tokens = token_map(model)
-        states = np.stack(
-            [run_tokens(tokens, each) for each in asked], 1
-        )  # (sequences, queries, depths, n + 1, D)
+        states = np.stack([run_tokens(tokens, each) for each in asked], axis=1)
     errors = token_errors(*_with_common_map(states))
     return Check(
         name="Theorem 4.1",
@@ -84,18 +83,19 @@ def check_linear_map(
 
 
 def _with_common_map(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The tokens, and what the linear maps that fit all of a sequence's tokens best make of the first ones."""
-    *_, depths, _, size = states.shape
-    stacked = np.moveaxis(states, 1, 2).reshape(len(states), depths, -1, size)  # all queries' tokens in a row
+    """The tokens `(sequences x queries, depths, n + 1, D)`, and what the linear maps that fit all of a sequence's tokens
+    best make of the first ones; `states` is `(sequences, queries, depths, n + 1, D)`."""
+    sequences, queries, depths, tokens, size = states.shape
+    stacked = states.swapaxes(1, 2).reshape(sequences, depths, queries * tokens, size)
     if not np.isfinite(stacked).all():
         fitted = np.full_like(stacked, np.nan)
     else:
         start = stacked[:, 0]
         maps = np.linalg.pinv(start)[:, None] @ stacked  # (sequences, depths, D, D)
         fitted = start[:, None] @ maps
-    # Back to one query a row, so that the last token of each is its query.
-    shape = (len(states), depths, states.shape[1], -1, size)
-    return tuple(np.concatenate(list(np.moveaxis(each.reshape(shape), 2, 0))) for each in (stacked, fitted))  # type: ignore[return-value]
+    fitted = fitted.reshape(sequences, depths, queries, tokens, size).swapaxes(1, 2)
+    shape = (sequences * queries, depths, tokens, size)
+    return states.reshape(shape), fitted.reshape(shape)
 
 
 def check_no_quadratic(
