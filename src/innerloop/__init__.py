@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from innerloop.lazy import lazily
 
 if TYPE_CHECKING:
-    from innerloop import predictors
+    from innerloop import predictors, probe
     from innerloop.evaluation import bayes_floor, evaluate, loss_by_sigma
     from innerloop.models import LinearTransformer
     from innerloop.study import load_run, load_study
@@ -32,6 +32,7 @@ __all__ = [
     "loss_by_sigma",
     "parse_noise",
     "predictors",
+    "probe",
 ]
 
 __getattr__ = lazily(
@@ -40,6 +41,7 @@ __getattr__ = lazily(
         "innerloop.evaluation": ("bayes_floor", "evaluate", "loss_by_sigma"),
         "innerloop.models": ("LinearTransformer",),
         "innerloop.predictors": ("predictors",),
+        "innerloop.probe": ("probe",),
         "innerloop.study": ("load_run", "load_study"),
         "innerloop.tasks": ("Categorical", "Fixed", "LinearRegression", "Uniform", "parse_noise"),
         "innerloop.train": ("fit",),

@@ -136,13 +136,14 @@ class LinearTransformer(eqx.Module):
         Raises:
             ValueError: the shape is not `(layers, 2, 2)`, or a value is not finite.
         """
-        values = jnp.asarray(flows, dtype=float)
+        values = np.asarray(flows, dtype=np.float64)
         if values.ndim != 3 or values.shape[1:] != (2, 2):
             raise ValueError(f"flows must have shape (layers, 2, 2), got {values.shape}")
         if not np.isfinite(values).all():
             raise ValueError("flows must be finite, got NaN or infinity")
-        q = jnp.broadcast_to(jnp.eye(2), values.shape)
-        return Diag(p=values.swapaxes(1, 2), q=q, **_scales(dim, len(values), 2, 1, 1.0))
+        # In NumPy: nothing is compiled for a model of a new depth.
+        p, q = values.swapaxes(1, 2), np.broadcast_to(np.eye(2), values.shape)
+        return Diag(p=jnp.asarray(p, float), q=jnp.asarray(q, float), **_scales(dim, len(values), 2, 1, 1.0))
 
     @property
     @abstractmethod

@@ -1,0 +1,62 @@
+"""Which algorithm a model has learned: its implicit linear model, the theorems about it, and what its flows do."""
+
+from typing import TYPE_CHECKING
+
+from innerloop.lazy import lazily
+
+if TYPE_CHECKING:
+    from innerloop.probe.check import Check
+    from innerloop.probe.constructions import (
+        check_linear_solver,
+        check_two_levels,
+        gd_plus_plus_solver,
+        layers_to_solve,
+        two_level_limit,
+        two_level_ridge,
+    )
+    from innerloop.probe.implicit import ImplicitModel, implicit_model
+    from innerloop.probe.mechanisms import ablate, ablations, output_scales, step_sizes
+    from innerloop.probe.theorems import check_linear_map, check_momentum, check_no_quadratic, check_recursion
+
+__all__ = [
+    "Check",
+    "ImplicitModel",
+    "ablate",
+    "ablations",
+    "check_linear_map",
+    "check_linear_solver",
+    "check_momentum",
+    "check_no_quadratic",
+    "check_recursion",
+    "check_two_levels",
+    "gd_plus_plus_solver",
+    "implicit_model",
+    "layers_to_solve",
+    "output_scales",
+    "step_sizes",
+    "two_level_limit",
+    "two_level_ridge",
+]
+
+__getattr__ = lazily(
+    __name__,
+    {
+        "innerloop.probe.check": ("Check",),
+        "innerloop.probe.constructions": (
+            "check_linear_solver",
+            "check_two_levels",
+            "gd_plus_plus_solver",
+            "layers_to_solve",
+            "two_level_limit",
+            "two_level_ridge",
+        ),
+        "innerloop.probe.implicit": ("ImplicitModel", "implicit_model"),
+        "innerloop.probe.mechanisms": ("ablate", "ablations", "output_scales", "step_sizes"),
+        "innerloop.probe.theorems": (
+            "check_linear_map",
+            "check_momentum",
+            "check_no_quadratic",
+            "check_recursion",
+        ),
+    },
+)
