@@ -95,13 +95,19 @@ def _stretched(S: Float[Array, "D D batch"], factor: Float[Array, "batch"]) -> F
     return S * scale[:, None] * scale[None, :]
 
 
-def draw_many(task: LinearRegression, objective: Objective, key: PRNGKeyArray, count: int) -> Examples:
+def draw_many(
+    task: LinearRegression, objective: Objective, key: PRNGKeyArray, count: int, *, beyond: bool = False
+) -> Examples:
     """As `draw`, as NumPy arrays and block by block: for samples too large to draw at once.
 
     The first sequences do not depend on `count`, and every count runs the same compiled program.
+
+    Args:
+        beyond: whether all of them have labels up to a third too large.
     """
     blocks = [
-        _draw_block(task, objective, jax.random.fold_in(key, block)) for block in range(-(-count // _BLOCK))
+        _draw_block(task, objective, jax.random.fold_in(key, block), _BLOCK if beyond else 0)
+        for block in range(-(-count // _BLOCK))
     ]
     first = blocks[0]
 
@@ -114,5 +120,5 @@ def draw_many(task: LinearRegression, objective: Objective, key: PRNGKeyArray, c
 
 
 @eqx.filter_jit
-def _draw_block(task: LinearRegression, objective: Objective, key: PRNGKeyArray) -> Examples:
-    return draw(task, objective, key, _BLOCK)
+def _draw_block(task: LinearRegression, objective: Objective, key: PRNGKeyArray, beyond: int) -> Examples:
+    return draw(task, objective, key, _BLOCK, beyond=beyond)

@@ -21,7 +21,7 @@ from innerloop.train.objectives import Examples, Objective, draw_many
 from innerloop.train.second_order import Iterate, Pool
 from innerloop.types import Moments
 
-_STREAMS = {"pool": 1, "judge": 2, "polish": 3, "start": 4}
+_STREAMS = {"pool": 1, "judge": 2, "polish": 3, "start": 4, "beyond": 5}
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ class WarmChain:
         warm: go through all depths from 1; else solve the model's depth from `starts` cold starts.
         starts: cold starts at each depth; one less at the third and deeper ones, where a cold start has never won.
         sample: sequences in a Jacobian; pool: sequences on which a trial is judged; polish: both times this at the end.
-        judge: sequences on which the last depth is judged; half as many for the others.
+        judge: sequences on which every depth is judged.
+        guard: weight of the loss on `beyond` sequences of the largest label energy among many whose labels are up to a third
+            too large: where deep models break, which one sequence in a million shows and a pool of this size never.
         steps: at most so many iterations a depth, twice that at the last.
         heats: how many candidates are in each round (None: all), and for how many iterations.
     """
@@ -105,6 +107,8 @@ class WarmChain:
     steps: int = 30
     heats: tuple[tuple[int | None, int], ...] = ((None, 3), (3, 4))
     hard: int = 256
+    guard: float = 1e-3
+    beyond: int = 1024
     tolerance: float = 1e-3
     tail: float = 0.015  # share of the judging draw's loss that its ten worst sequences may carry
     _drawn: dict = field(default_factory=dict, compare=False, repr=False)
@@ -262,8 +266,7 @@ class WarmChain:
 
     def _judged(self, state: ChainState) -> tuple[float, bool, ChainState]:
         """The loss on a fresh draw, whether a few sequences carry it, and a state that has learned which."""
-        last = state.current.model.layers == self.model.layers
-        examples = self._draw("judge", state.place.rounds, self.judge if last else self.judge // 2)
+        examples = self._draw("judge", state.place.rounds, self.judge)
         losses = second_order.pool_losses(state.current.model, examples)
         loss = float(losses.mean())
         heavy = not np.isfinite(loss) or bool(np.sort(losses)[-10:].sum() > self.tail * losses.sum())
@@ -304,15 +307,25 @@ class WarmChain:
             examples = self._draw("pool", 0, self.pool)
             if phase == "scout":
                 examples = second_order.take(examples, np.arange(self.pool // 3))
-        return Pool.of(examples).with_hard(hard)
+        pool = Pool.of(examples).with_hard(hard)
+        if self.guard == 0:
+            return pool
+        beyond = self._draw("beyond", 0, self.beyond)
+        return pool + Pool(beyond, np.full(self.beyond, self.guard / self.beyond))
 
     def _draw(self, stream: str, index: int, count: int) -> Examples:
         """A pure function of (seed, stream, index); the last few draws are kept."""
         name = (stream, index, count)
         if name not in self._drawn:
-            while len(self._drawn) >= 3:
+            while len(self._drawn) >= 4:
                 self._drawn.pop(next(iter(self._drawn)))
-            self._drawn[name] = draw_many(self.task, self.objective, self._key(stream, index), count)
+            key = self._key(stream, index)
+            if stream == "beyond":
+                many = draw_many(self.task, self.objective, key, 16 * count, beyond=True)
+                most = np.argsort(-many.moments.S[:, -1, -1], kind="stable")[:count]
+                self._drawn[name] = second_order.take(many, most)
+            else:
+                self._drawn[name] = draw_many(self.task, self.objective, key, count)
         return self._drawn[name]
 
     def _key(self, stream: str, index: int):
