@@ -1,5 +1,6 @@
 """Studies in a bucket: an S3 server on this machine's loopback, real processes that are killed, and Ray."""
 
+import io
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 from test_faults import Here, children, planned, rows
 
@@ -128,6 +130,8 @@ def test_a_driver_of_ray_that_is_asked_to_stop_saves_to_the_bucket_and_asks_to_b
     for run in plan.runs:
         folder = f"results/study/runs/{run.name}"
         assert b'"stopped"' in bucket.cat_file(f"{folder}/status.json")
+        reported = pl.read_parquet(io.BytesIO(bucket.cat_file(f"{folder}/metrics.parquet")))["step"].max()
+        assert max(int(Path(name).stem) for name in checkpoints(bucket) if run.name in name) == reported
     assert not [name for name in bucket.find("results") if "/tables/" in name]
     process = driver(file, "--engine", "ray")
     said, _ = process.communicate(timeout=120)

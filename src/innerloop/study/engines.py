@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -151,7 +151,7 @@ class Ray:
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries, retry_exceptions=False
         )
         with asked_to_stop(signal.SIGTERM, signal.SIGINT) as asked:
-            pending = {remote.remote(task): task for task in tasks}
+            pending = {remote.remote(_anywhere(task)): task for task in tasks}
             while pending:
                 done, _ = ray.wait(list(pending), num_returns=1, timeout=0.5)
                 for reference in done:
@@ -167,6 +167,11 @@ class Ray:
                     # Their last states are saved, and pushed, before this process takes its cluster down.
                     ray.wait(list(pending), num_returns=len(pending), timeout=_GRACE)
                     raise Preempted(asked())
+
+
+def _anywhere(task: Task) -> Task:
+    """With a folder that means the same on every node, where Ray was started in whatever directory."""
+    return task if isinstance(task.folder, str) else replace(task, folder=task.folder.absolute())
 
 
 def _do_in_ray(task: Task) -> None:
