@@ -234,7 +234,7 @@ class Recorded:
     def _note(self, act: str, paths: list[str]) -> None:
         for path in paths:
             if self._refuse(act, path):
-                raise PermissionError(f"no permission for {path}")
+                raise PermissionError(f"denied: {path}")
             self.done.append((act, path.removeprefix("/bucket/study/")))
 
     def put(self, here, there):
@@ -271,7 +271,9 @@ def test_a_push_after_a_checkpoint_waits_and_may_fail(bucket, monkeypatch):
         assert bucket.cat_file("/bucket/study/a") == b"1"
         monkeypatch.setattr(remote, "_PUSH_EVERY", 0.0)
         mirror._system = Recorded(bucket, lambda act, name: True)
-        with pytest.warns(UserWarning, match=f"cannot write {ADDRESS}: no permission .*; training goes on"):
+        with pytest.warns(
+            UserWarning, match=f"cannot write {ADDRESS}: no permission .denied: .*; training goes on"
+        ):
             mirror.saved()
         mirror._system = bucket
         mirror.saved()
@@ -400,7 +402,7 @@ def test_what_cannot_be_pushed_at_the_end_is_a_failure_that_resume_mends(plan, b
     monkeypatch.setattr(remote, "_file_system", lambda address: (recorded, "/bucket/study"))
     recorded = Recorded(bucket, lambda act, name: "tables" in name)
     (failed,) = run_study(plan, ADDRESS, Here())
-    assert failed.error.startswith(f"cannot write {ADDRESS}: no permission for ")
+    assert failed.error.startswith(f"cannot write {ADDRESS}: no permission (denied: ")
     monkeypatch.undo()
     assert run_study(plan, ADDRESS, Here(), resume=True) == []
     assert same(bucket, plan, unbroken)
@@ -446,7 +448,7 @@ def test_an_address_that_cannot_be_written_is_said_before_anything_is_trained(pl
     monkeypatch.setattr(remote, "_file_system", lambda address: (recorded, "/bucket/study"))
     heard = []
     with pytest.raises(
-        SpecError, match=f"cannot write {ADDRESS}: no permission for /bucket/study/study.yaml"
+        SpecError, match=f"cannot write {ADDRESS}: no permission .denied: /bucket/study/study.yaml"
     ):
         run_study(plan, ADDRESS, Here(heard.append))
     assert heard == []

@@ -219,7 +219,14 @@ def _refused(doing: str, address: Path | str, *, gone: bool = False) -> Iterator
 
 
 def _reason(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())
+    words = " ".join((str(error) or type(error).__name__).split())
+    for kind, meaning in (
+        (FileNotFoundError, "no such bucket or object"),
+        (PermissionError, "no permission"),
+    ):
+        if isinstance(error, kind):  # the servers' own words are sometimes a bare path
+            return f"{meaning} ({words})"
+    return words
 
 
 def _files(folder: Path) -> dict[str, tuple]:
