@@ -10,15 +10,22 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from test_faults import Here, children, planned, rows
+from test_faults import AXIS, STUDY, Here, children, rows
 
-from innerloop.study import SpecError, load_run, run_study
+from innerloop.study import SpecError, load_run, load_study_spec, make_plan, run_study
 from innerloop.study.engines import Local
 
 moto = pytest.importorskip("moto.server")
 s3fs = pytest.importorskip("s3fs")
 
 ADDRESS = "s3://results/study"
+
+
+def planned(folder: Path):
+    """The study's file, written to `folder`, and its plan; shorter than where it is broken at many places."""
+    file = folder / "study.yaml"
+    file.write_text(STUDY.replace("AXIS", AXIS).replace("steps: 4000", "steps: 2000"))
+    return file, make_plan(*load_study_spec(file))
 
 
 @pytest.fixture(scope="module", autouse=True)
