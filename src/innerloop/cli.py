@@ -52,7 +52,8 @@ def train(
         list[str] | None, typer.Option("--set", help="Override a field: --set train.seed=3. Repeatable.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; by default runs/NAME, named after the spec.")
+        str | None,
+        typer.Option(help="Run folder, or s3://, gs://; by default runs/NAME, named after the spec."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
     track: Annotated[
@@ -68,7 +69,7 @@ def train(
     from innerloop.train import Preempted
 
     described = load_spec(spec, settings or [])
-    folder = out or Path("runs") / described.name()
+    folder = _address(out) if out else Path("runs") / described.name()
     console = display.console()
     with asked_to_stop() as asked, display.training(console, described.name()) as report:
         try:
@@ -92,7 +93,8 @@ def train(
 def sweep(
     study: Annotated[Path, typer.Argument(help="YAML file that says the base run and the axes.")],
     out: Annotated[
-        Path | None, typer.Option(help="Study folder; by default runs/NAME, named after the study.")
+        str | None,
+        typer.Option(help="Study folder, or s3://, gs://; by default runs/NAME, named after the study."),
     ] = None,
     engine: Annotated[
         str, typer.Option(help="local: processes of this machine. ray: a Ray cluster.")
@@ -125,7 +127,7 @@ def sweep(
     described, name = load_study_spec(study)
     processes = workers or default_workers()
     plan = make_plan(described, name, workers=processes)
-    folder = out or Path("runs") / name
+    folder = _address(out) if out else Path("runs") / name
     console = display.console()
     together = sum(group.together for group in plan.groups)
     console.print(
@@ -158,7 +160,9 @@ def sweep(
 
 @app.command()
 def runs(
-    folder: Annotated[Path, typer.Argument(help="A study, or a folder of studies and runs.")] = Path("runs"),
+    folder: Annotated[
+        str, typer.Argument(help="A study, or a folder of studies and runs; s3://, gs:// too.")
+    ] = "runs",
     where: Annotated[
         str | None,
         typer.Option(help="SQL condition, such as \"model.kind = 'diag' and adjusted_loss < 0.05\"."),
@@ -184,7 +188,7 @@ def runs(
 
 @app.command()
 def compare(
-    folders: Annotated[list[Path], typer.Argument(help="Run folders.")],
+    folders: Annotated[list[str], typer.Argument(help="Run folders; s3://, gs:// too.")],
     as_json: _JSON = False,
 ) -> None:
     """Judge several trained models of one problem on the same sequences, and say where they differ.
@@ -194,7 +198,7 @@ def compare(
     from innerloop.evaluation import compare_runs
     from innerloop.study import load_run
 
-    found = {str(folder): load_run(folder) for folder in folders}
+    found = {folder: load_run(folder) for folder in folders}
     problems = {
         f"{run.spec.task.noise}, d = {run.spec.task.dim}, n = {run.spec.task.context}"
         for run in found.values()
@@ -219,7 +223,7 @@ def compare(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="Run folder.")],
+    run: Annotated[str, typer.Argument(help="Run folder; s3://, gs:// too.")],
     as_json: _JSON = False,
 ) -> None:
     """Judge a trained model against every baseline and the Bayes floor."""
@@ -282,6 +286,7 @@ def doctor(as_json: _JSON = False) -> None:
         if jax.config.read("jax_enable_x64")
         else "float32 (float64 inside runs that ask for it)",
         "results": str(Path("runs").resolve()),
+        "object storage": _object_storage(),
     }
     if as_json:
         print(json.dumps(answer))
@@ -292,6 +297,14 @@ def doctor(as_json: _JSON = False) -> None:
     Console().print(table)
 
 
+def _object_storage() -> str:
+    """Which kinds of it the installed packages reach."""
+    from importlib.util import find_spec
+
+    kinds = [kind for kind, package in {"s3": "s3fs", "gs": "gcsfs"}.items() if find_spec(package)]
+    return ", ".join(kinds) or 'no: pip install "innerloop[remote]"'
+
+
 def _checked(track: list[str] | None) -> list[str]:
     from innerloop.study.tracking import check_tracker
 
@@ -300,15 +313,29 @@ def _checked(track: list[str] | None) -> list[str]:
     return track or []
 
 
-def _keep_evaluation(run: Path, model) -> None:
+def _address(text: str) -> Path | str:
+    """Where a command's results go, which other processes must see too."""
+    from innerloop.study.remote import address_of
+
+    if text.startswith("memory:"):
+        raise ValueError(
+            f"{text} is memory of one process, for tests; results go to a folder, s3:// or gs://"
+        )
+    return address_of(text)
+
+
+def _keep_evaluation(run: str, model) -> None:
     """Where `innerloop runs` finds it; a folder that cannot be written is no reason to lose the answer."""
     import contextlib
 
     from innerloop.files import write_atomically
+    from innerloop.study import SpecError
+    from innerloop.study.remote import mirrored
 
     text = json.dumps(_without_nan(model.summary()), indent=2).encode()
-    with contextlib.suppress(OSError):
-        write_atomically(run / "evaluation.json", lambda file: file.write(text))
+    with contextlib.suppress(OSError, SpecError), mirrored(run) as mirror:
+        write_atomically(mirror.folder / "evaluation.json", lambda file: file.write(text))
+        mirror.push()
 
 
 def _baselines(task, sequences: int, seed: int) -> dict:

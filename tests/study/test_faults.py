@@ -253,3 +253,20 @@ def test_a_member_that_diverges_leaves_the_others_alone(tmp_path, unbroken):
     study = load_study(tmp_path / "out")
     assert study.runs["status"].to_list() == ["done", "done"]
     assert study.runs.sort("run")["not_finite"].to_list()[1] > 0 or study.runs["skipped"].max() > 0
+
+
+def test_what_killed_writers_left_goes_when_the_study_goes_on(tmp_path, broken, unbroken):
+    shutil.rmtree(broken / "tables" / "runs")
+    for status in broken.glob("runs/*/status.json"):
+        status.unlink()
+    (run, _) = sorted((broken / "runs").iterdir())
+    left = [run / ".metrics.parquet.a1b2c3d4", run / "checkpoints" / ".00000009.npz.a1b2c3d4"]
+    left += [
+        broken / ".study.yaml.a1b2c3d4",
+        broken / "tables" / "history" / ".000000-v2-ab.parquet.a1b2c3d4",
+    ]
+    for path in left:
+        path.write_bytes(b"half")
+    assert run_study(planned(tmp_path)[1], broken, Here(), resume=True) == []
+    assert not [path for path in left if path.exists()]
+    assert same(broken, unbroken)

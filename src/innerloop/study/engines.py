@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -147,11 +147,11 @@ class Ray:
         ray = _import_ray()
         if not ray.is_initialized():
             ray.init(address=self.address, log_to_driver=False, include_dashboard=False)
-        remote = ray.remote(do_task).options(
+        remote = ray.remote(_do_in_ray).options(
             num_cpus=self.cpus, num_gpus=self.gpus, max_retries=self.retries, retry_exceptions=False
         )
-        pending = {remote.remote(task): task for task in tasks}
         with asked_to_stop(signal.SIGTERM, signal.SIGINT) as asked:
+            pending = {remote.remote(_anywhere(task)): task for task in tasks}
             while pending:
                 done, _ = ray.wait(list(pending), num_returns=1, timeout=0.5)
                 for reference in done:
@@ -164,7 +164,20 @@ class Ray:
                 if asked():
                     for reference in pending:
                         ray.cancel(reference, force=False)
+                    # Their last states are saved, and pushed, before this process takes its cluster down.
+                    ray.wait(list(pending), num_returns=len(pending), timeout=_GRACE)
                     raise Preempted(asked())
+
+
+def _anywhere(task: Task) -> Task:
+    """With a folder that means the same on every node, where Ray was started in whatever directory."""
+    return task if isinstance(task.folder, str) else replace(task, folder=task.folder.absolute())
+
+
+def _do_in_ray(task: Task) -> None:
+    """A group as a Ray task, which Ray cancels by an interrupt: the interval that is running is the last one then."""
+    with asked_to_stop(signal.SIGINT) as asked:
+        do_task(task, stop=lambda: bool(asked()))
 
 
 def _import_ray() -> Any:

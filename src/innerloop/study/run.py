@@ -13,7 +13,7 @@ import platform
 import subprocess
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,14 +25,17 @@ import numpy as np
 import polars as pl
 import yaml
 
-from innerloop.files import write_atomically
+from innerloop.files import remove_leftovers, write_atomically
 from innerloop.models import LinearTransformer
-from innerloop.study.spec import RunSpec, SpecError, parse_spec
-from innerloop.study.tracking import Tracker, make_tracker
+from innerloop.study.errors import SpecError
+from innerloop.study.remote import mirrored
+from innerloop.study.spec import RunSpec, parse_spec
+from innerloop.study.tracking import Tracker, check_trackers, make_tracker
 from innerloop.train import Checkpoints, Fitting, Preempted, Report, fit_together
 from innerloop.train.checkpoint import DamagedFile, read_arrays, write_arrays
 
 _FLUSH_EVERY = 2.0  # seconds between writes of the metrics
+_READ = ("spec.yaml", "status.json", "metrics.parquet", "model.npz")  # what a finished run is read from
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Run:
     """A run read from its folder.
 
     Attributes:
-        folder: where it is.
+        folder: where it is, or its URL.
         spec: what was asked for.
         model: the trained model, in the precision of the caller's context.
         by_depth: the models of every depth that training passed through.
@@ -49,7 +52,7 @@ class Run:
         seconds: wall time of training.
     """
 
-    folder: Path
+    folder: Path | str
     spec: RunSpec
     model: LinearTransformer
     by_depth: dict[int, LinearTransformer]
@@ -83,6 +86,7 @@ def train_run(
     """Train what `spec` describes in `folder`, and return the finished run.
 
     Args:
+        folder: a folder, or the URL of one on object storage.
         resume: go on with what the folder holds; a finished run is returned as it is.
         stop: asked from time to time whether to save and stop.
         track: names of trackers to tell, see `innerloop.study.tracking`.
@@ -91,8 +95,14 @@ def train_run(
         SpecError: the folder holds a run and `resume` is not set, holds a run of another spec, or cannot be written.
         Preempted: `stop` said so.
     """
-    job = Job(spec, Path(folder), tuple(track))
-    _train([job], resume=resume, reports=[report], stop=stop)
+    with mirrored(folder) as mirror:
+        check_trackers(track, mirror.address)
+        mirror.pull(*_READ, "checkpoints")
+        if mirror.apart:
+            drop_unreported(mirror.folder)
+        job = Job(spec, mirror.folder, tuple(track))
+        with mirror.pushing():
+            _train([job], resume=resume, reports=[report], stop=stop, saved=mirror.saved)
     return load_run(folder)
 
 
@@ -102,11 +112,13 @@ def train_runs(
     resume: bool = False,
     report: Callable[[float, dict], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    saved: Callable[[], None] | None = None,
 ) -> None:
     """Train several runs of one shape as one program, each in a folder of its own; those that are done are left alone.
 
     Args:
         report: called with the share of the work done and a run's latest row.
+        saved: called after checkpoints were saved.
 
     Raises:
         SpecError: as for `train_run`.
@@ -119,10 +131,18 @@ def train_runs(
         if report is not None and (index == len(jobs) - 1 or len(jobs) == 1):
             report(sum(shares) / len(shares), update.row)
 
-    _train(jobs, resume=resume, reports=[partial(tell, index) for index in range(len(jobs))], stop=stop)
+    reports = [partial(tell, index) for index in range(len(jobs))]
+    _train(jobs, resume=resume, reports=reports, stop=stop, saved=saved)
 
 
-def _train(jobs: Sequence[Job], *, resume: bool, reports: Sequence, stop: Callable[[], bool] | None) -> None:
+def _train(
+    jobs: Sequence[Job],
+    *,
+    resume: bool,
+    reports: Sequence,
+    stop: Callable[[], bool] | None,
+    saved: Callable[[], None] | None = None,
+) -> None:
     left = [
         (job, report)
         for job, report in zip(jobs, reports, strict=True)
@@ -167,7 +187,7 @@ def _train(jobs: Sequence[Job], *, resume: bool, reports: Sequence, stop: Callab
             )
         )
     try:
-        results = fit_together(fittings, resume=resume, stop=stop)
+        results = fit_together(fittings, resume=resume, stop=stop, saved=saved)
     except BaseException as error:
         status = "stopped" if isinstance(error, KeyboardInterrupt | Preempted) else "failed"
         for (job, _), own, told, seconds in zip(left, metrics, trackers, already, strict=True):
@@ -215,12 +235,17 @@ def status_of(folder: Path) -> dict:
 
 
 def load_run(folder: str | Path) -> Run:
-    """The finished run in `folder`.
+    """The finished run in `folder`, which may be a URL.
 
     Raises:
         SpecError: there is no finished run there.
     """
-    folder = Path(folder)
+    with mirrored(folder) as mirror:
+        mirror.pull(*_READ)
+        return replace(_load(mirror.folder), folder=mirror.address)
+
+
+def _load(folder: Path) -> Run:
     if not (folder / "spec.yaml").exists():
         raise SpecError(f"{folder} is not a run: it has no spec.yaml")
     spec, status = _read_spec(folder), _read_status(folder)
@@ -266,6 +291,18 @@ def load_run(folder: str | Path) -> Run:
         history=pl.read_parquet(metrics) if metrics.exists() else pl.DataFrame(),
         seconds=float(status.get("seconds", float("nan"))),
     )
+
+
+def drop_unreported(folder: Path) -> None:
+    """Delete the checkpoints of a run after its last reported step: going on from one would leave a gap in the history.
+
+    They are there if two processes trained the run at a time and pushed what they had to one address.
+    """
+    metrics = _Metrics(folder / "metrics.parquet")
+    last = metrics.rows[-1]["step"] if metrics.rows else 0
+    for path in (folder / "checkpoints").glob("[0-9]*.npz"):
+        if int(path.stem) > last:
+            path.unlink()
 
 
 class _Metrics:
@@ -330,6 +367,8 @@ def git_revision() -> str:
 def _prepare(folder: Path, spec: RunSpec, about: dict[str, str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for each in (folder, folder / "checkpoints"):
+            remove_leftovers(each)
         write_atomically(folder / "spec.yaml", lambda file: file.write(spec.to_yaml().encode()))
         _write_json(folder / "environment.json", about)
         seconds = _read_status(folder).get("seconds", 0.0)

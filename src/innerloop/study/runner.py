@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from innerloop.evaluation import Evaluation, evaluate_many
-from innerloop.files import write_atomically
+from innerloop.files import remove_leftovers, write_atomically
+from innerloop.study.errors import SpecError
 from innerloop.study.plan import Group, Plan, PlannedRun
-from innerloop.study.run import Job, load_run, status_of, train_runs
-from innerloop.study.spec import SpecError
+from innerloop.study.remote import Mirror, mirrored
+from innerloop.study.run import Job, drop_unreported, load_run, status_of, train_runs
 from innerloop.study.store import SCHEMAS, Store
+from innerloop.study.tracking import check_trackers
 from innerloop.train import Preempted
 
 _LOCK_SECONDS = 60.0
@@ -28,13 +30,13 @@ class Task:
     """One group to do, all that a worker anywhere needs.
 
     Attributes:
-        folder: of the study.
+        folder: of the study, or its URL.
         study: its name.
         group: the runs that are not done.
         track: names of trackers to tell.
     """
 
-    folder: Path
+    folder: Path | str
     study: str
     group: Group
     track: tuple[str, ...] = ()
@@ -82,7 +84,7 @@ class Progress:
 
 def run_study(
     plan: Plan,
-    folder: Path,
+    folder: Path | str,
     engine: Engine,
     *,
     resume: bool = False,
@@ -91,15 +93,38 @@ def run_study(
 ) -> list[Outcome]:
     """Do all runs of `plan` that are not done, and return the tasks that failed.
 
+    Args:
+        folder: a folder, or the URL of one on object storage.
+
     Raises:
         SpecError: the folder holds a study and `resume` is not set, or holds another study, or cannot be written.
         Preempted: the process was asked to stop; `resume` goes on.
     """
-    _prepare(plan, folder, resume)
-    _mend(plan, folder)
-    tasks = [replace(task, track=tuple(track)) for task in _left(plan, folder)]
-    if tasks:
-        (folder / "done").unlink(missing_ok=True)  # a table lost rows since
+    with mirrored(folder) as mirror:
+        check_trackers(track, mirror.address)
+        here = mirror.folder
+        mirror.pull("study.yaml", "done", "tables")
+        _prepare(plan, here, resume)
+        _mend(plan, mirror)
+        tasks = [replace(task, folder=mirror.address, track=tuple(track)) for task in _left(plan, here)]
+        if tasks:
+            (here / "done").unlink(missing_ok=True)  # a table lost rows since
+        mirror.push()  # before anything is trained: an address that cannot be written is said now
+        failed = _carry_out(plan, tasks, engine, report)
+        mirror.pull("tables")
+        if mirror.apart:  # workers elsewhere only add: nobody compacts what another one is numbering
+            for table in SCHEMAS:
+                Store(here).compact_if_many(table)
+        if not failed and not _left(plan, here):
+            (here / "done").touch()  # readers need not look for runs that are not in the tables
+        mirror.push()
+    return failed
+
+
+def _carry_out(
+    plan: Plan, tasks: list[Task], engine: Engine, report: Callable[[Progress], None] | None
+) -> list[Outcome]:
+    """Let the engine do the tasks, report how they go, and return those that failed."""
     count = sum(len(task.group.runs) for task in tasks)
     already, began = len(plan.runs) - count, time.monotonic()
     shares = {task.group.name: 0.0 for task in tasks}
@@ -127,8 +152,6 @@ def run_study(
         if outcome.error:
             failed.append(outcome)
         tell()
-    if not failed and not _left(plan, folder):
-        (folder / "done").touch()  # readers need not look for runs that are not in the tables
     return failed
 
 
@@ -140,22 +163,30 @@ def do_task(
     Raises:
         Preempted: `stop` said so.
     """
-    jobs = [Job(run.spec, run_folder(task.folder, run), task.track) for run in task.group.runs]
 
     def report(progress: float, row: dict) -> None:
         if tell is not None:
             tell((task.group.name, progress, row))
 
-    with _alone(task.folder, task.group):
-        try:
-            train_runs(jobs, resume=True, report=report, stop=stop)
-        except (Preempted, KeyboardInterrupt):
-            raise
-        except BaseException:
-            with suppress(OSError):  # on a full disk the error itself says more
-                _record(task, {}, status="failed")
-            raise
-        _record(task, _judged(task), status="done")
+    with mirrored(task.folder) as mirror, _alone(mirror.folder, task.group):
+        folders = [run_folder(mirror.folder, run) for run in task.group.runs]
+        if mirror.apart:  # what a former try has left
+            mirror.pull(*(folder.relative_to(mirror.folder).as_posix() for folder in folders))
+            for folder in folders:
+                drop_unreported(folder)
+        jobs = [
+            Job(run.spec, folder, task.track) for run, folder in zip(task.group.runs, folders, strict=True)
+        ]
+        with mirror.pushing():
+            try:
+                train_runs(jobs, resume=True, report=report, stop=stop, saved=mirror.saved)
+            except (Preempted, KeyboardInterrupt):
+                raise
+            except BaseException:
+                with suppress(OSError):  # on a full disk the error itself says more
+                    _record(task, mirror, {}, status="failed")
+                raise
+            _record(task, mirror, _judged(task, mirror.folder), status="done")
 
 
 def run_folder(folder: Path, run: PlannedRun) -> Path:
@@ -172,6 +203,8 @@ def _prepare(plan: Plan, folder: Path, resume: bool) -> None:
             )
         if spec.read_text() != plan.source:
             raise SpecError(f"{folder} holds another study (its study.yaml differs); choose another --out")
+        for each in (folder, *(folder / "tables" / table for table in SCHEMAS)):
+            remove_leftovers(each)
         return
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
@@ -180,14 +213,15 @@ def _prepare(plan: Plan, folder: Path, resume: bool) -> None:
         raise SpecError(f"cannot write to {folder}: {error.strerror}") from None
 
 
-def _mend(plan: Plan, folder: Path) -> None:
+def _mend(plan: Plan, mirror: Mirror) -> None:
     """Set damaged files of the tables aside. Runs that are no longer in a table are done again from their folders.
 
     History needs more: a run that failed once has older rows in another file, and would look recorded.
     """
-    store = Store(folder)
+    folder, store = mirror.folder, Store(mirror.folder)
     damaged = {table for table in SCHEMAS if store.set_aside(table)}
     if "history" in damaged:
+        mirror.pull("runs", wanted=lambda name: name.endswith(("/metrics.parquet", "/status.json")))
         store.add("history", [row for run in plan.runs for row in _history(folder, run)])
 
 
@@ -210,7 +244,7 @@ def _done(folder: Path) -> set[str]:
     return set(runs).intersection(*recorded)
 
 
-def _judged(task: Task) -> dict[str, Evaluation]:
+def _judged(task: Task, folder: Path) -> dict[str, Evaluation]:
     """Every run's losses; runs of one problem are judged on the same sequences."""
     alike: dict[tuple, list[PlannedRun]] = {}
     for run in task.group.runs:
@@ -219,7 +253,7 @@ def _judged(task: Task) -> dict[str, Evaluation]:
     for runs in alike.values():
         spec = runs[0].spec
         judged |= evaluate_many(
-            {run.name: load_run(run_folder(task.folder, run)).exact_model for run in runs},
+            {run.name: load_run(run_folder(folder, run)).exact_model for run in runs},
             spec.task.build(),
             sequences=spec.evaluate.sequences,
             seed=spec.evaluate.seed,
@@ -228,12 +262,12 @@ def _judged(task: Task) -> dict[str, Evaluation]:
     return judged
 
 
-def _record(task: Task, judged: dict[str, Evaluation], *, status: str) -> None:
+def _record(task: Task, mirror: Mirror, judged: dict[str, Evaluation], *, status: str) -> None:
     """The rows of a group's runs, history first: a run is done when its row in `runs` says so."""
-    store = Store(task.folder)
+    store = Store(mirror.folder)
     history, evaluations, rows = [], [], []
     for run in task.group.runs:
-        folder = run_folder(task.folder, run)
+        folder = run_folder(mirror.folder, run)
         found = status_of(folder)
         own = found["history"]
         history += [{"run": run.name} | row for row in own]
@@ -253,9 +287,8 @@ def _record(task: Task, judged: dict[str, Evaluation], *, status: str) -> None:
             evaluations += [{"run": run.name} | line for line in table.to_dicts()]
             row |= evaluation.summary()
         rows.append(row)
-    store.add("history", history)
-    store.add("evaluations", evaluations)
-    store.add("runs", rows)
+    for table, added in (("history", history), ("evaluations", evaluations), ("runs", rows)):
+        store.add(table, added, above=mirror.names(f"tables/{table}"))
 
 
 @contextmanager

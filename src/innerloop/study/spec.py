@@ -11,12 +11,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from innerloop.models import LinearTransformer
+from innerloop.study.errors import SpecError
 from innerloop.tasks import LinearRegression, parse_noise
 from innerloop.train import Training
-
-
-class SpecError(ValueError):
-    """A spec is wrong; the message names each field, its value and what is allowed, one a line."""
 
 
 class _Section(BaseModel):

@@ -114,14 +114,24 @@ class Store:
 
     folder: Path
 
-    def add(self, table: str, rows: Iterable[dict]) -> None:
-        """Add rows to `table`, all of them or none; a row of the same key that is there already is replaced."""
+    def add(self, table: str, rows: Iterable[dict], *, above: Iterable[str] = ()) -> None:
+        """Add rows to `table`, all of them or none; a row of the same key that is there already is replaced.
+
+        Args:
+            above: names of files of the table that are elsewhere; the rows replace theirs too.
+        """
         frame = _typed(pl.DataFrame(list(rows), schema=SCHEMAS[table], strict=False), table)
         frame = frame.unique(_KEYS[table], keep="last", maintain_order=True)
         if len(frame):
-            self._write(table, frame)
-            if len(self._files(table)) > _COMPACT:
-                self.compact(table)
+            there = [_number(Path(name)) for name in above]
+            number = 1 + max([*there, *(_number(file) for file in self._files(table))], default=-1)
+            self._write(table, frame, number)
+            self.compact_if_many(table)
+
+    def compact_if_many(self, table: str) -> None:
+        """Make one file of all that are there if they are so many that reading them takes long."""
+        if len(self._files(table)) > _COMPACT:
+            self.compact(table)
 
     def read(self, table: str) -> pl.DataFrame:
         """All rows of `table`, the newest of each key."""
@@ -166,11 +176,9 @@ class Store:
             return [], select(pl.DataFrame(schema=SCHEMAS[table]), where)
         raise OSError(f"{self.folder}: the files of table {table} keep changing")
 
-    def _write(self, table: str, frame: pl.DataFrame, number: int | None = None) -> None:
+    def _write(self, table: str, frame: pl.DataFrame, number: int) -> None:
         folder = self.folder / "tables" / table
         folder.mkdir(parents=True, exist_ok=True)
-        if number is None:
-            number = 1 + max((_number(file) for file in self._files(table)), default=-1)
         path = folder / f"{number:06d}-v{VERSION}-{secrets.token_hex(4)}.parquet"
         write_atomically(path, lambda file: frame.write_parquet(file))
 

@@ -1,12 +1,19 @@
 """Studies and runs on disk, as tables: what `innerloop runs` lists and `load_study` returns."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
+from innerloop.study.remote import Mirror, mirrored
 from innerloop.study.store import SCHEMAS, Store, select
+
+_STUDY_FILE = re.compile(r"([^/]+/)?study\.yaml")
+_SMALL_FILE = re.compile(
+    r"((?P<study>([^/]+/)?)runs/)?[^/]+/(spec\.yaml|(status|evaluation|environment)\.json)"
+)
 
 
 @dataclass(frozen=True)
@@ -14,44 +21,75 @@ class Study:
     """A study on disk, whether it is done or still going on.
 
     Attributes:
-        folder: where it is.
+        folder: where it is, or its URL.
         runs: one row a run: its spec in columns task, model, train, evaluate, its losses, its status.
         history: one row a run and reporting interval.
         evaluations: one row a run and quantity, each with a standard error.
     """
 
-    folder: Path
+    folder: Path | str
     runs: pl.DataFrame
     history: pl.DataFrame
     evaluations: pl.DataFrame
 
     def query(self, where: str) -> pl.DataFrame:
         """The rows of `runs` for which a SQL condition holds, such as `model.layers = 4 and adjusted_loss < 0.05`."""
-        return Store(self.folder).query("runs", where)
+        return select(self.runs, where)
 
 
 def load_study(folder: str | Path) -> Study:
-    """The study in `folder`.
+    """The study in `folder`, which may be a URL.
 
     Raises:
         FileNotFoundError: there is none.
+        SpecError: the URL cannot be read.
     """
-    folder = Path(folder)
-    if not (folder / "study.yaml").exists():
-        raise FileNotFoundError(f"{folder} is not a study: it has no study.yaml")
-    store = Store(folder)
-    return Study(folder, *(store.read(table) for table in ("runs", "history", "evaluations")))
+    with mirrored(folder) as mirror:
+        mirror.pull("study.yaml", "tables")
+        here = mirror.folder
+        if not (here / "study.yaml").exists():
+            raise FileNotFoundError(f"{here} is not a study: it has no study.yaml")
+        store = Store(here)
+        return Study(mirror.address, *(store.read(table) for table in ("runs", "history", "evaluations")))
 
 
-def find_runs(folder: Path, where: str | None = None) -> pl.DataFrame:
-    """All runs in `folder`: those of a study if it is one, else of the studies and run folders in it.
+def find_runs(folder: Path | str, where: str | None = None) -> pl.DataFrame:
+    """All runs in `folder`, which may be a URL: those of a study if it is one, else of the studies and run folders in it.
 
     Runs that are not in a study's tables yet are read from their folders.
 
     Raises:
         QueryError: `where` is not a condition on the columns.
         FileNotFoundError: there is no such folder.
+        SpecError: the URL cannot be read.
     """
+    with mirrored(folder) as mirror:
+        if mirror.apart:
+            _pull_what_is_listed(mirror)
+        return _found(mirror.folder, where)
+
+
+def _pull_what_is_listed(mirror: Mirror) -> None:
+    """Tables, and the small files of those runs that no table has."""
+    names = mirror.names()
+    if not names:
+        raise FileNotFoundError(f"there is no folder {mirror.address}")
+    studies = {name.removesuffix("study.yaml") for name in names if _STUDY_FILE.fullmatch(name)}
+    mirror.pull(
+        wanted=lambda name: (
+            name.startswith(tuple(f"{study}tables/" for study in studies))
+            or name in {f"{study}{each}" for study in studies for each in ("study.yaml", "done")}
+        )
+    )
+    known = {
+        f"{study}runs/{run}" for study in studies for run in Store(mirror.folder / study).read("runs")["run"]
+    }
+    mirror.pull(
+        wanted=lambda name: bool(_SMALL_FILE.fullmatch(name)) and name.rpartition("/")[0] not in known
+    )
+
+
+def _found(folder: Path, where: str | None) -> pl.DataFrame:
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no folder {folder}")
     studies = [

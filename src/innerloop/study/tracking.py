@@ -5,7 +5,7 @@ their packages when they are made: `pip install "innerloop[tracking]"`, or the o
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -112,6 +112,12 @@ def check_tracker(name: str) -> None:
     """Raises ValueError if there is no tracker called `name`."""
     if name not in TRACKERS:
         raise ValueError(f"--track must be one of {', '.join(TRACKERS)}, got {name!r}")
+
+
+def check_trackers(track: Sequence[str], address: Path | str) -> None:
+    """Raises ValueError if a tracker would keep what it is told where nobody finds it."""
+    if "mlflow" in track and isinstance(address, str) and "MLFLOW_TRACKING_URI" not in os.environ:
+        raise ValueError(f"--track mlflow with results at {address} needs a server: set MLFLOW_TRACKING_URI")
 
 
 def numbers(row: dict) -> dict[str, float]:

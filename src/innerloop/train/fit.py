@@ -97,11 +97,19 @@ class Fitting:
 
 
 def fit_together(
-    fittings: Sequence[Fitting], *, resume: bool = False, stop: Callable[[], bool] | None = None
+    fittings: Sequence[Fitting],
+    *,
+    resume: bool = False,
+    stop: Callable[[], bool] | None = None,
+    saved: Callable[[], None] | None = None,
 ) -> list[Fit]:
     """Train several models whose programs have one shape as one compiled program, each as `fit` would alone.
 
     They may differ in parameters, seed, data stream, learning rate and the numbers of the noise law.
+
+    Args:
+        stop: asked after every interval; if it says so, everything is saved.
+        saved: called after checkpoints were saved.
 
     Raises:
         ValueError: they differ in more than that.
@@ -133,7 +141,7 @@ def fit_together(
 
     with jax.enable_x64(precision == "float64"):
         members = [member(index, *pair) for index, pair in enumerate(zip(fittings, trainings, strict=True))]
-        states = loop.run(members, resume=resume, stop=stop)
+        states = loop.run(members, resume=resume, stop=stop, saved=saved)
         exact = [
             {depth: jax.tree.map(np.asarray, each) for depth, each in member.trainer.by_depth(state).items()}
             for member, state in zip(members, states, strict=True)

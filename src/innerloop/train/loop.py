@@ -80,6 +80,7 @@ def run(
     resume: bool = False,
     save_every: float = 2.0,
     stop: Callable[[], bool] | None = None,
+    saved: Callable[[], None] | None = None,
 ) -> list[Any]:
     """Train all members to the end and return their final states.
 
@@ -89,12 +90,13 @@ def run(
         resume: go on from the newest readable checkpoint of each, if there is one.
         save_every: seconds between checkpoints, or more where saving takes long; the last state is always saved.
         stop: asked after every interval; if it says so, everything is saved.
+        saved: called after checkpoints were saved.
 
     Raises:
         Preempted: `stop` said so before the end.
     """
     places = [_begun(member, resume) for member in members]
-    began = saved = time.monotonic()
+    began = last = time.monotonic()
     before = [member.trainer.progress(state) for member, (_, state) in zip(members, places, strict=True)]
     unsaved: set[int] = set()
     cost = 0.0
@@ -115,12 +117,14 @@ def run(
             _tell(members[k], step + 1, state, row, now - began, before[k])
         stopping = stop is not None and stop()
         ended = any(members[k].trainer.finished(places[k][1]) for k in together)
-        if ended or stopping or now - saved > max(save_every, 20 * cost):
+        if ended or stopping or now - last > max(save_every, 20 * cost):
             for k in sorted(unsaved):
                 _save(members[k], *places[k])
             unsaved.clear()
-            saved = time.monotonic()
-            cost = saved - now
+            if saved is not None:
+                saved()
+            last = time.monotonic()
+            cost = last - now
         if stopping and any(not member.trainer.finished(places[k][1]) for k, member in enumerate(members)):
             raise Preempted
     return [state for _, state in places]
