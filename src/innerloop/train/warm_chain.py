@@ -88,8 +88,8 @@ class WarmChain:
         starts: cold starts at each depth; one less at the third and deeper ones, where a cold start has never won.
         sample: sequences in a Jacobian; pool: sequences on which a trial is judged; polish: both times this at the end.
         judge: sequences on which every depth is judged.
-        guard: weight of the loss on `beyond` sequences of the largest label energy among many whose labels are up to a third
-            too large: where deep models break, which one sequence in a million shows and a pool of this size never.
+        guard: weight of the loss on `beyond` sequences of the largest label energy among many whose labels are up to a
+            third too large: where deep models break, which one sequence in a million shows, a pool of this size never.
         steps: at most so many iterations a depth, twice that at the last.
         heats: how many candidates are in each round (None: all), and for how many iterations.
     """
