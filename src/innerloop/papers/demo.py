@@ -24,6 +24,7 @@ from innerloop.predictors import BayesOptimal
 from innerloop.report import Comparison, Entry, write_report
 from innerloop.study import RunSpec, SpecError, environment, load_run, parse_spec, train_run
 from innerloop.tasks import LinearRegression
+from innerloop.threads import one_thread_each
 
 _NOISE = "uniform(0,5)"
 # Long ones first: two processes share them.
@@ -86,9 +87,10 @@ def _task() -> LinearRegression:
 
 
 def _tell(queue: Any) -> None:
-    """Where this worker process sends its progress."""
+    """A worker process, and where it sends its progress."""
     global _messages
     _messages = queue
+    one_thread_each()
 
 
 def _train(

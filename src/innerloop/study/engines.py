@@ -16,6 +16,7 @@ from typing import Any
 
 from innerloop.signals import asked_to_stop
 from innerloop.study.runner import Outcome, Task, do_task
+from innerloop.threads import one_thread_each
 from innerloop.train import Preempted
 
 _MEMORY_PER_WORKER = 2 * 2**30
@@ -176,6 +177,7 @@ def _anywhere(task: Task) -> Task:
 
 def _do_in_ray(task: Task) -> None:
     """A group as a Ray task, which Ray cancels by an interrupt: the interval that is running is the last one then."""
+    one_thread_each()
     with asked_to_stop(signal.SIGINT) as asked:
         do_task(task, stop=lambda: bool(asked()))
 
@@ -191,6 +193,7 @@ def _import_ray() -> Any:
 
 def _serve(connection: Connection) -> None:
     """What a worker process does: tasks from its driver's pipe, until it is told to end or the driver is gone."""
+    one_thread_each()
     stop, tasks = threading.Event(), queues.SimpleQueue()
 
     def end(*_: object) -> None:
