@@ -22,6 +22,7 @@ import polars as pl
 from jaxtyping import Array, Float, Key
 from scipy.stats import chi2
 
+from innerloop import lanes
 from innerloop.models.linear import Blockwise, LinearTransformer
 from innerloop.tasks import LinearRegression
 from innerloop.types import Moments
@@ -264,19 +265,11 @@ def _draw(task: LinearRegression, keys: Key[Array, "blocks"], precision: Precisi
     """Moments, w_bayes, spread, oracle loss, sigma and residual sum of squares of one block of sequences a key."""
 
     def block(key):
-        moments = task.sample_moments(key, _BLOCK, dtype=jnp.dtype(precision))
-
-        def one(moments):
-            posterior = task.posterior(moments)
-            return (
-                moments,
-                *posterior.mean_and_spread(),
-                posterior.oracle_loss(),
-                moments.sigma,
-                posterior.rss,
-            )
-
-        return jax.vmap(one)(moments)
+        S, weights, sigma = task.sample_in_lanes(key, _BLOCK, dtype=jnp.dtype(precision))
+        moments = Moments(S=jnp.moveaxis(S, -1, 0), n=task.context, weights=weights.T, sigma=sigma)
+        judged = lanes.each(task.judged_in_lanes, lanes.cut(S))
+        mean, spread, oracle, rss = (lanes.join(part, _BLOCK) for part in judged)
+        return moments, mean, spread, oracle, sigma, rss
 
     return jax.lax.map(block, keys)
 

@@ -195,7 +195,7 @@ def _baselines() -> dict:
 
 
 def _by_layer(models: dict) -> dict[str, Evaluation]:
-    return evaluate_many(models, _task())
+    return evaluate_many(models, _task(), sequences=4 * CHUNK)
 
 
 def _profiles(models: dict) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 from innerloop import lanes
 from innerloop.tasks.noise import NoiseLaw, parse_noise
 from innerloop.tasks.posterior import Posterior
-from innerloop.tasks.targets import bayes_in_lanes, ridge_in_lanes
+from innerloop.tasks.targets import bayes_in_lanes, judged_in_lanes, ridge_in_lanes
 from innerloop.types import AnyArray, Moments, Prompt
 
 
@@ -147,6 +147,21 @@ class LinearRegression(eqx.Module):
             return posterior.mean_and_spread()[0] if sigma is None else posterior.ridge(sigma)
 
         return jax.vmap(target, in_axes=(-1, -1 if sigma is not None else None), out_axes=-1)(S, sigma)
+
+    def judged_in_lanes(
+        self, S: Float[Array, "D D lanes"]
+    ) -> tuple[
+        Float[Array, "dim lanes"], Float[Array, "lanes"], Float[Array, "lanes"], Float[Array, "lanes"]
+    ]:
+        """What every context leaves to be lost: w_bayes, spread, oracle loss and rss, as `Posterior` has them."""
+        if self.context > self.dim and self.input_root is None and self.weight_root is None:
+            return judged_in_lanes(S, self.context, self.noise)
+
+        def one(S):
+            posterior = self.posterior(Moments(S=S, n=self.context))
+            return *posterior.mean_and_spread(), posterior.oracle_loss(), posterior.rss
+
+        return jax.vmap(one, in_axes=-1, out_axes=-1)(S)
 
     def sample_queries(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Float[Array, "batch dim"]:
         """Inputs to predict at, `(batch, dim)`."""

@@ -1,17 +1,19 @@
-"""w_sigma and w_bayes of many contexts at once: `Posterior` without its eigenvectors, for training.
+"""w_sigma, w_bayes and what belongs to them for many contexts at once: `Posterior` without its eigenvectors.
 
 Householder reflections, the first of which takes alpha to beta e_1, bring Sigma to a tridiagonal T, once a context. Then
 for every noise level (T + sigma^2) z = beta e_1 is one recurrence up and one down: with diagonal t, off-diagonal e,
 
     p_d = t_d + sigma^2,  p_k = t_k + sigma^2 - e_k^2 / p_{k+1},    z_1 = beta / p_1,  z_{k+1} = -e_k z_k / p_{k+1}
 
-and log det(Sigma + sigma^2) = sum log p_k. With w_ols = Sigma^-1 alpha the evidence of `Posterior` is, with nothing that
+and log det(Sigma + sigma^2) = sum log p_k, whose derivative by sigma^2 is tr (Sigma + sigma^2)^-1. With w_ols = Sigma^-1 alpha the evidence of `Posterior` is, with nothing that
 cancels as sigma goes to 0,
 
     -2 log p(y | X, sigma) = sum_k log p_k + (n - d) log sigma^2 + rss / sigma^2 + <w_ols, w_sigma> + const
 
 Arrays have lanes: their last axis runs over contexts. This needs n > dim; fewer examples leave Sigma singular.
 """
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,16 +38,46 @@ def bayes_in_lanes(
     S: Float[Array, "D D lanes"], n: int, noise: NoiseLaw, prior_root: Float[Array, "dim dim"] | None
 ) -> Float[Array, "dim lanes"]:
     """w_bayes of every context of n > dim examples."""
+    known = _levels(S, n, noise, prior_root)
+    mean = (known.probability[None] * known.z).sum(1)
+    return _unwhitened(_reflected_back(mean, known.reflections), prior_root)
+
+
+def judged_in_lanes(S: Float[Array, "D D lanes"], n: int, noise: NoiseLaw):
+    """As `Posterior` has them for the prior N(0, I) and queries N(0, I), for n > dim: w_bayes `(dim, lanes)`, and of every
+    context its spread, its oracle loss and the residual sum of squares of least squares."""
+    known = _levels(S, n, noise, None)
+    mean = (known.probability[None] * known.z).sum(1)
+    deviation = lanes.total((known.z[k] - mean[k][None]) ** 2 for k in range(len(mean)))
+    left = known.squares * _trace_of_inverse(known.system, known.inverse)
+    spread, oracle = (0.5 * (known.probability * each).sum(0) for each in (deviation, left))
+    return _reflected_back(mean, known.reflections), spread, oracle, known.rss
+
+
+class _Levels(NamedTuple):
+    """The noise levels of every context and what belongs to them, in tridiagonal coordinates."""
+
+    squares: Float[Array, "m 1"]  # sigma^2
+    probability: Float[Array, "m lanes"]
+    z: Float[Array, "dim m lanes"]
+    inverse: Float[Array, "dim m lanes"]  # 1 / p_k
+    rss: Float[Array, "lanes"]
+    system: tuple[Float[Array, "dim lanes"], Float[Array, "dim lanes"]]
+    reflections: list
+
+
+def _levels(S, n: int, noise: NoiseLaw, prior_root) -> _Levels:
     points, weights = nodes(noise, n)
-    levels = jnp.asarray(points, S.dtype)
-    if len(points) == 1:
-        return ridge_in_lanes(S, jnp.broadcast_to(levels, S.shape[-1:]), prior_root)
+    levels = jnp.asarray(points, S.dtype)[:, None]
     gram, correlation = _whitened(S, prior_root)
     system, beta, reflections = _tridiagonal(gram, correlation)
     dim = len(gram)
-    variance = jnp.maximum(levels[:, None] ** 2, smallest_variance(_mean_eigenvalue(system))[None])
-    _, ols = _solved(system, beta, jnp.zeros_like(variance[:1]))
+    _, ols = _solved(system, beta, jnp.zeros_like(beta)[None])
     rss = jnp.maximum(S[-1, -1] - beta * ols[0, 0], 0)
+    if len(points) == 1:
+        inverse, z = _solved(system, beta, jnp.broadcast_to(levels**2, (1, len(beta))))
+        return _Levels(levels**2, jnp.ones_like(z[0]), z, inverse, rss, system, reflections)
+    variance = jnp.maximum(levels**2, smallest_variance(_mean_eigenvalue(system))[None])
     inverse, z = _solved(system, beta, variance)
     minus_two_log = (
         (n - dim) * jnp.log(variance)
@@ -56,8 +88,8 @@ def bayes_in_lanes(
     )
     likelihood = jnp.log(jnp.asarray(weights, S.dtype))[:, None] - minus_two_log / 2
     likelihood = jnp.exp(likelihood - likelihood.max(0, keepdims=True))
-    mean = (likelihood[None] * z).sum(1) / likelihood.sum(0)[None]
-    return _unwhitened(_reflected_back(mean, reflections), prior_root)
+    probability = likelihood / likelihood.sum(0, keepdims=True)
+    return _Levels(levels**2, probability, z, inverse, rss, system, reflections)
 
 
 def _whitened(S, prior_root):
@@ -117,6 +149,21 @@ def _solved(system, beta: Float[Array, "lanes"], variance: Float[Array, "m lanes
     into = jnp.concatenate([-beta[None], beside[:-1]])
     _, z = jax.lax.scan(down, jnp.ones_like(variance), (into, inverse))
     return inverse, z
+
+
+def _trace_of_inverse(system, inverse: Float[Array, "dim m lanes"]) -> Float[Array, "m lanes"]:
+    """tr (T + sigma^2)^-1, the derivative of log det by sigma^2, from the pivots' own derivatives."""
+    _, beside = system
+
+    def up(carry, entries):
+        slope, below, trace = carry
+        e, inverse = entries
+        slope = 1 + (e[None] * below) ** 2 * slope
+        return (slope, inverse, trace + slope * inverse), None
+
+    nothing = jnp.zeros_like(inverse[0])
+    (_, _, trace), _ = jax.lax.scan(up, (nothing, nothing, nothing), (beside, inverse), reverse=True)
+    return trace
 
 
 def _mean_eigenvalue(system) -> Float[Array, "lanes"]:

@@ -16,7 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from innerloop import lanes
 from innerloop.tasks import LinearRegression
@@ -58,14 +58,14 @@ def draw(
     key: PRNGKeyArray,
     batch: int,
     *,
-    beyond: int = 0,
+    beyond: int | Int[Array, ""] = 0,
     dtype=None,
 ) -> Examples:
     """`batch` fresh sequences of `task` with their targets under `objective`.
 
     Args:
         beyond: the last so many have labels up to a third too large: data from just beyond the tail of the task's, answered
-            as the task's laws would have it.
+            as the task's laws would have it. As an array it may be zero too, in the same compiled program.
 
     Raises:
         ValueError: the objective is not one of the three.
@@ -74,7 +74,7 @@ def draw(
         raise ValueError(f"objective must be one of {', '.join(get_args(Objective))}, got {objective!r}")
     key_moments, key_query, key_stretch = jax.random.split(key, 3)
     S, weights, sigma = task.sample_in_lanes(key_moments, batch, dtype=dtype)
-    if beyond > 0:
+    if not isinstance(beyond, int) or beyond > 0:
         factor = jax.random.uniform(key_stretch, (batch,), S.dtype, 1, _STRETCH)
         factor = jnp.where(jnp.arange(batch) < batch - beyond, 1, factor)
         S, weights, sigma = _stretched(S, factor), weights * factor[None], sigma * factor
@@ -106,7 +106,7 @@ def draw_many(
         beyond: whether all of them have labels up to a third too large.
     """
     blocks = [
-        _draw_block(task, objective, jax.random.fold_in(key, block), _BLOCK if beyond else 0)
+        _draw_block(task, objective, jax.random.fold_in(key, block), jnp.asarray(_BLOCK if beyond else 0))
         for block in range(-(-count // _BLOCK))
     ]
     first = blocks[0]
@@ -120,5 +120,7 @@ def draw_many(
 
 
 @eqx.filter_jit
-def _draw_block(task: LinearRegression, objective: Objective, key: PRNGKeyArray, beyond: int) -> Examples:
+def _draw_block(
+    task: LinearRegression, objective: Objective, key: PRNGKeyArray, beyond: Int[Array, ""]
+) -> Examples:
     return draw(task, objective, key, _BLOCK, beyond=beyond)
