@@ -4,6 +4,7 @@ Random tests draw from `key` or `rng`, both made from `--seed`; tolerances are s
 room for other seeds.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 
@@ -12,6 +13,11 @@ import jax
 import jaxtyping
 import numpy as np
 import pytest
+
+# Most of the time is compilation of programs that run for a moment: the same programs, not optimised, are ready in half of
+# it. There is a process a core, and one thread is enough for each.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("NPROC", "1")
 
 assert "innerloop" not in sys.modules, (
     "the annotations of a package that is imported already cannot be checked"
