@@ -9,7 +9,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from innerloop import figures
-from innerloop.figures.sigma import LOSS
+from innerloop.figures.grid import spelt
 from innerloop.papers.vladymyrov2024.measured import Part, read
 from innerloop.papers.vladymyrov2024.printed import printed_table_1
 from innerloop.papers.vladymyrov2024.study import NOISELESS, PAPERS, SPREAD
@@ -20,9 +20,9 @@ _BASELINES = ("constrr", "adarr", "tunedrr")
 _ROUNDING = 1e-20  # half a squared error that is 0 but for float64
 _HEAVY = 5  # layers from which the mean without noise is carried by one sequence in 100 000
 _NOTE = (
-    "At fixed(0) and 5 layers or more the mean is carried by about one sequence in 100 000: there ours is the median of the "
-    "means of draws of 100 000 sequences, which is what the published numbers are means of. Ours are single runs, seed 0; the "
-    "paper's the best of five."
+    "At fixed(0) and 5 layers or more the mean is carried by about one sequence in 100 000: there ours is "
+    "the median of the means of draws of 100 000 sequences, which is what the published numbers are means "
+    "of. Ours are single runs, seed 0; the paper's the best of five."
 )
 
 
@@ -51,7 +51,8 @@ class Output:
 
 
 def make(name: str, parts: tuple[Part, ...], measured: Path, folder: Path) -> Section:
-    """Draw the output of this name from the frames in `measured`, write its files into `folder`, and return its section."""
+    """Draw the output of this name from the frames in `measured`, write its files into `folder`, and "
+    "return its section."""
     output = OUTPUTS[name]
     own = [part for part in parts if output.needs(part)]
     drawn = output.draw(lambda frame: read(measured, own, frame), folder)
@@ -92,8 +93,9 @@ def _tails(losses: pl.DataFrame) -> Grid:
     names = ("value", "draws_median", "draws_least", "draws_greatest", "median", "q99", "q999", "worst_share")
     heads = ("mean", "median draw", "least", "greatest", "median sequence", "99 %", "99.9 %", "worst's share")
     return Grid(
-        f"Without noise: the mean over all {losses['sequences'][0]:,} sequences, the means of draws of 100 000 (median, least, "
-        "greatest), quantiles over sequences, and the share of the mean that the worst one carries.",
+        f"Without noise: the mean over all {losses['sequences'][0]:,} sequences, the means of draws of 100 "
+        "000 (median, least, greatest), quantiles over sequences, and the share of the mean that the worst "
+        "one carries.",
         ("model", "layers", *heads),
         tuple(
             (row["method"], str(row["layers"]), *(number(row[name]) for name in names))
@@ -105,9 +107,9 @@ def _tails(losses: pl.DataFrame) -> Grid:
 def _figure1(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     table = results(frame("losses")).filter(pl.col("value").is_finite() & (pl.col("method") != "ols"))
     caption = (
-        "Adjusted loss against the number of layers. Filled: ours, bars of two standard errors; hollow and dashed: the paper's "
-        "Table 1. Below the black line no predictor can be. GD++ applies one filter f(Sigma) to alpha, of which the best is "
-        "ridge with the constant level E sigma^2, that is ConstRR."
+        "Adjusted loss against the number of layers. Filled: ours, bars of two standard errors; hollow and "
+        "dashed: the paper's Table 1. Below the black line no predictor can be. GD++ applies one filter "
+        "f(Sigma) to alpha, of which the best is ridge with the constant level E sigma^2, that is ConstRR."
     )
     return Drawn({"figure1": (figures.losses_against_depth(_clean(table)), caption)})
 
@@ -122,8 +124,8 @@ def _figure2(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
         {
             "figure2": (
                 figures.losses_against_sigma(_by_problem(profiles)),
-                "Adjusted loss at each level of sigma, the deepest model of each kind; shaded: the levels trained on. The "
-                "Bayes-optimal predictor is best in the mean over these, not at each.",
+                "Adjusted loss at each level of sigma, the deepest model of each kind; shaded: the levels "
+                "trained on. The Bayes-optimal predictor is best in the mean over these, not at each.",
             ),
             "figure2_depths": (
                 figures.losses_against_sigma(
@@ -152,8 +154,9 @@ def _figure4(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     p, q = (rows.filter(matrix=name)["value"].to_numpy().reshape(shape) for name in "PQ")
     title = f"FULL, {_plural(rows['layers'][0])}, {rows['problem'][0]}"
     caption = (
-        "P and Q of every layer in the paper's convention: a layer adds P S Q to every token, S the plain sum over the context. "
-        "c P and Q / c are the same layer, so each row of maps has a scale of its own."
+        "P and Q of every layer in the paper's convention: a layer adds P S Q to every token, S the plain "
+        "sum over the context. c P and Q / c are the same layer, so each row of maps has a scale of its "
+        "own."
     )
     return Drawn({"figure4": (figures.heat_maps(p, q, title=title), caption)})
 
@@ -193,7 +196,7 @@ def _figure7(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
             for _, part in (own if deep.is_empty() else deep).group_by("layers", maintain_order=True)
         ]
         figure = figures.losses_against_sigma(
-            _with_bayes(panels, bayes), in_distribution=SPREAD, share=True, title=figures.spelt(method)
+            _with_bayes(panels, bayes), in_distribution=SPREAD, share=True, title=spelt(method)
         )
         caption = (
             f"Adjusted loss after each layer at each level of sigma, trained on {SPREAD}, a panel a depth."
@@ -243,15 +246,16 @@ def _theorems(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
         {
             "theorems_5_1": (
                 figures.layers_against_condition(layers, title="GD++ as a solver"),
-                "Theorem 5.1: layers of GD++ that solve a linear system to a relative error, against its condition number. On "
-                "this logarithmic axis O(log kappa) is a straight line, and a squared error costs one layer more.",
+                "Theorem 5.1: layers of GD++ that solve a linear system to a relative error, against its "
+                "condition number. On this logarithmic axis O(log kappa) is a straight line, and a squared "
+                "error costs one layer more.",
             ),
             "theorems_5_2": (
                 figures.error_against_context(
                     pl.concat([measured, limit]), title="Two layers, sigma \N{ELEMENT OF} {1, 3}"
                 ),
-                "Theorem 5.2: distance of a two-layer model written down by hand from ridge with the true sigma, and its "
-                "limit, worked out to the first order in 1 / n.",
+                "Theorem 5.2: distance of a two-layer model written down by hand from ridge with the true "
+                "sigma, and its limit, worked out to the first order in 1 / n.",
             ),
         },
         (grid,),
@@ -279,8 +283,9 @@ def _mechanisms(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
         {
             "mechanisms_ablations": (
                 figures.ablations(dots, floor=ablated["floor"][0], title="Without ..."),
-                "Adjusted loss of trained models without some of their flows, on the same sequences and not trained again. One "
-                "whose loss overflows is left out here; it is in mechanisms_ablations.csv.",
+                "Adjusted loss of trained models without some of their flows, on the same sequences and "
+                "not trained again. One whose loss overflows is left out here; it is in "
+                "mechanisms_ablations.csv.",
             ),
             "mechanisms_output_scale": (
                 figures.output_scale(scales.select("method", "residual_variance", "value", "standard_error")),

@@ -27,10 +27,10 @@ from innerloop.train import Preempted
 
 _DRAWING = 4.0  # seconds an output, about
 _INTRODUCTION = (
-    "Each sequence is a regression problem of its own: weights w ~ N(0, I) in 10 dimensions, a noise level sigma, and 20 "
-    "examples. A linear transformer reads them and predicts the label of a query. Losses are half the squared error; adjusted "
-    "ones are what is lost beyond ridge regression told the true sigma. The Bayes floor is the best that any predictor can do "
-    "without being told."
+    "Each sequence is a regression problem of its own: weights w ~ N(0, I) in 10 dimensions, a noise level "
+    "sigma, and 20 examples. A linear transformer reads them and predicts the label of a query. Losses are "
+    "half the squared error; adjusted ones are what is lost beyond ridge regression told the true sigma. "
+    "The Bayes floor is the best that any predictor can do without being told."
 )
 
 
@@ -154,7 +154,8 @@ def _draw(
     runs = load_study(out).runs
     facts = {
         "command": f"innerloop reproduce vladymyrov2024 --budget {budget} --out {out} --resume",
-        "trained": f"{len(runs)} of the {len(plan.runs)} runs of study.yaml, {display.duration(runs['seconds'].sum())} in all",
+        "trained": f"{len(runs)} of the {len(plan.runs)} runs of study.yaml, "
+        "{display.duration(runs['seconds'].sum())} in all",
         **environment(),
     }
     write_document(
