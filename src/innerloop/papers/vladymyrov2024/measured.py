@@ -138,14 +138,15 @@ def measure(part: Part, budget: str, runs: dict[Entry, Path], folder: Path) -> N
 
 def _losses(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
     task = _task(part.about)
-    predictors = {(entry.method, entry.layers): model for entry, model in models.items()}
+    predictors = {_named(entry): model for entry, model in models.items()}
+    of = {_named(entry): (entry.method, entry.layers) for entry in models}
     baselines = baseline_predictors(task)
-    predictors |= {(name, None): predictor for name, predictor in baselines.items()}
-    drawn = draw_losses(predictors, task, range(-(-budget.sequences // CHUNK)), per_layer=False)
+    drawn = draw_losses(predictors | baselines, task, range(-(-budget.sequences // CHUNK)), per_layer=False)
     judged = drawn.evaluations(budget.sequences)
     rows = []
-    for (method, layers), evaluation in judged.items():
-        adjusted = (drawn.regret[method, layers][:, -1] + drawn.spread)[: budget.sequences]
+    for name, evaluation in judged.items():
+        method, layers = of.get(name, (name, None))
+        adjusted = (drawn.regret[name][:, -1] + drawn.spread)[: budget.sequences]
         rows.append({"method": method, "layers": layers, **_row(evaluation), **_tail(adjusted)})
     floor = next(iter(judged.values())).floor
     rows.append({"method": "floor", "value": floor.value, "standard_error": floor.standard_error})
@@ -186,12 +187,12 @@ def _profiles(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFram
         name: predictor for name, predictor in baseline_predictors(task).items() if name != "ols"
     } | {"oracle": RidgeOracle(task)}
     sigmas = np.linspace(0, task.noise.maximum + 1, budget.levels)
-    layers = {f"{entry.method}/{entry.layers}": entry.layers for entry in models}
-    predictors = baselines | {f"{entry.method}/{entry.layers}": model for entry, model in models.items()}
+    layers = {_named(entry): entry.layers for entry in models}
+    predictors = baselines | {_named(entry): model for entry, model in models.items()}
     found = losses_by_sigma(predictors, task, sigmas=sigmas, sequences=budget.profile)
     frame = found.select(
         pl.lit(part.about).alias("problem"),
-        pl.col("method").str.split("/").list.first(),
+        pl.col("method").str.split(", ").list.first(),
         pl.col("method").replace_strict(layers, default=None, return_dtype=pl.Int64).alias("layers"),
         pl.all().exclude("method"),
     )
@@ -199,7 +200,8 @@ def _profiles(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFram
 
 
 def _layers(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
-    judged = evaluate_many(models, _task(SPREAD), sequences=min(budget.sequences, PUBLISHED_DRAW))
+    named = {_named(entry): model for entry, model in models.items()}
+    judged = evaluate_many(named, _task(SPREAD), sequences=min(budget.sequences, PUBLISHED_DRAW))
     rows = [
         {
             "problem": SPREAD,
@@ -211,7 +213,7 @@ def _layers(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]
             "standard_error": estimate.standard_error,
             "floor": evaluation.floor.value,
         }
-        for entry, evaluation in judged.items()
+        for entry, evaluation in zip(models, judged.values(), strict=True)
         for layer, estimate in enumerate(evaluation.per_layer)
     ]
     return {"layers": pl.DataFrame(rows)}
@@ -238,11 +240,11 @@ def _matrices(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFram
 
 def _theorems(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
     task, some = _task(SPREAD), max(8, budget.probes // 256)
-    solver = probe.check_linear_solver()
-    contexts = probe.check_two_levels(sequences=max(256, budget.probes // 4))
+    solver = probe.check_linear_solver(conditions=budget.conditions)
+    contexts = probe.check_two_levels(contexts=budget.contexts, sequences=max(256, budget.probes // 4))
     checks = [("construction", solver), ("construction", contexts)]
     for entry, model in models.items():
-        name = f"{entry.method}, {entry.layers} layers"
+        name = _named(entry)
         checks += [
             (name, probe.check_linear_map(model, task, sequences=some)),
             (name, probe.check_recursion(model, task, sequences=some)),
@@ -267,7 +269,7 @@ def _theorems(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFram
 
 def _mechanisms(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
     task = _task(SPREAD)
-    named = {f"{entry.method}, {entry.layers} layers": model for entry, model in models.items()}
+    named = {_named(entry): model for entry, model in models.items()}
     ablated = [
         probe.ablations(model, task, sequences=budget.probes).select(pl.lit(name).alias("method"), pl.all())
         for name, model in named.items()
@@ -289,6 +291,10 @@ def _floor(task: LinearRegression, budget: Budget) -> Estimate:
 
 def _task(problem: str) -> LinearRegression:
     return LinearRegression(DIM, CONTEXT, problem)
+
+
+def _named(entry: Entry) -> str:
+    return f"{entry.method}, {entry.layers} layer{'s' if entry.layers > 1 else ''}"
 
 
 def _deepest(entries: Sequence[Entry]) -> list[Entry]:

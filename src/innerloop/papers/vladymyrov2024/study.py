@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from innerloop.papers.vladymyrov2024.printed import CONTEXT, DIM
+from innerloop.probe.constructions import CONDITIONS, CONTEXTS
 from innerloop.study import Plan, RunSpec, SpecError, StudySpec, make_plan
 from innerloop.study.plan import PlannedRun
 from innerloop.study.spec import nearest
@@ -54,6 +55,7 @@ class Budget:
         sequences: that every entry of Table 1 is judged on.
         profile: sequences a level of a profile over sigma; levels: how many there are.
         probes: sequences on which mechanisms are measured and theorems checked.
+        conditions, contexts: condition numbers and context lengths at which Theorems 5.1 and 5.2 are checked.
     """
 
     problems: tuple[str, ...]
@@ -64,6 +66,8 @@ class Budget:
     profile: int
     levels: int
     probes: int
+    conditions: tuple[float, ...] = CONDITIONS
+    contexts: tuple[int, ...] = CONTEXTS
     skip: tuple[dict[str, Any], ...] = ()
     when: tuple[dict[str, Any], ...] = ()
 
@@ -80,8 +84,13 @@ BUDGETS = {
         profile=512,
         levels=9,
         probes=2048,
+        conditions=(10.0, 100.0),
+        contexts=(100, 1000),
         skip=({"task.noise": MATRICES, "model.kind": ["gd++", "diag"]},),
-        when=({"if": {"model.kind": ["gd++", "diag"]}, "set": {"train.steps": 6, "train.sample": 1024}},),
+        when=(
+            {"if": {"model.kind": "diag"}, "set": {"train.steps": 6, "train.sample": 1024}},
+            {"if": {"model.kind": "gd++"}, "set": {"train.optimizer": "adam", "train.steps": 100}},
+        ),
     ),
     # Chains: 6 problems x (55 + 15), free DIAG on two of them 80, a second seed 70: 570 s. FULL: 3 + 8 + 20 + 30 a problem
     # and 10 of compilation, 60 more in float64, a second seed: 490 s. Measuring 360 s. Together 24 minutes of one core,
