@@ -20,7 +20,7 @@ model: {kind: gd++, layers: 1}
 train: {optimizer: levenberg-marquardt, steps: 1, sample: 256}
 evaluate: {sequences: 500}
 """
-COMMANDS = ["demo", "train", "sweep", "runs", "compare", "evaluate", "baselines", "doctor"]
+COMMANDS = ["demo", "reproduce", "train", "sweep", "runs", "compare", "evaluate", "baselines", "doctor"]
 
 
 class Result(NamedTuple):

@@ -46,6 +46,67 @@ def demo(
 
 
 @app.command()
+def reproduce(
+    paper: Annotated[str, typer.Argument(help="vladymyrov2024.")],
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="Outputs, separated by commas: table1, figure1 to figure7, regret, theorems, mechanisms; by default all."
+        ),
+    ] = None,
+    budget: Annotated[
+        str,
+        typer.Option(help="smoke: a minute, to see that it works. quick: a quarter of an hour. full: hours."),
+    ] = "quick",
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results; by default runs/PAPER-BUDGET.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what is in the folder.")] = False,
+    engine: Annotated[
+        str, typer.Option(help="local: processes of this machine. ray: a Ray cluster, for training.")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="ray: of a running cluster, or auto.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of this machine; by default one a core.")
+    ] = None,
+) -> None:
+    """Train, measure and draw a paper's tables and figures, with the published numbers beside ours.
+
+    Example: innerloop reproduce vladymyrov2024 --budget smoke --only table1,figure2 --out smoke
+    """
+    from innerloop.papers.vladymyrov2024.reproduce import reproduce as carry_out
+    from innerloop.study import SpecError
+    from innerloop.study.engines import Local, Ray, default_workers
+    from innerloop.study.spec import nearest
+    from innerloop.train import Preempted
+
+    papers = ["vladymyrov2024", "goel2026"]
+    if paper not in papers:
+        raise SpecError(f"{paper}: unknown paper{nearest(paper, papers)}")
+    if paper == "goel2026":
+        raise SpecError("goel2026 cannot be reproduced yet. Allowed: vladymyrov2024")
+    _check_engine(engine)
+    processes = workers or default_workers()
+    folder = out or Path("runs") / f"{paper}-{budget}"
+    console = display.console()
+    try:
+        failed = carry_out(
+            folder,
+            budget=budget,
+            only=[name.strip() for name in only.split(",")] if only is not None else [],
+            resume=resume,
+            engine=Local(processes) if engine == "local" else Ray(address),
+            workers=processes,
+            console=console,
+        )
+    except Preempted as stopped:
+        raise _stopped(stopped, folder, console) from None
+    _print_failed(failed, console)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def train(
     spec: Annotated[Path, typer.Argument(help="YAML file that says task, model and training.")],
     settings: Annotated[
@@ -122,8 +183,7 @@ def sweep(
     from innerloop.study.engines import Local, Ray, default_workers
     from innerloop.train import Preempted
 
-    if engine not in ("local", "ray"):
-        raise ValueError(f"--engine must be local or ray, got {engine!r}")
+    _check_engine(engine)
     described, name = load_study_spec(study)
     processes = workers or default_workers()
     plan = make_plan(described, name, workers=processes)
@@ -147,12 +207,8 @@ def sweep(
         with display.study(console, name) as report:
             failed = run_study(plan, folder, chosen, resume=resume, report=report, track=_checked(track))
     except Preempted as stopped:
-        console.print(f"stopped; what was trained is kept in {folder}, go on by --resume")
-        raise typer.Exit(1 if str(stopped) == "SIGINT" else _REQUEUE) from None
-    for outcome in failed:
-        console.print(
-            f"[bold red]failed:[/] {outcome.task.group.name}: {_escaped(outcome.error or '')}", soft_wrap=True
-        )
+        raise _stopped(stopped, folder, console) from None
+    _print_failed(failed, console)
     console.print(f"the study is in {folder}. Next: innerloop runs {folder}", soft_wrap=True)
     if failed:
         raise typer.Exit(1)
@@ -303,6 +359,24 @@ def _object_storage() -> str:
 
     kinds = [kind for kind, package in {"s3": "s3fs", "gs": "gcsfs"}.items() if find_spec(package)]
     return ", ".join(kinds) or 'no: pip install "innerloop[remote]"'
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in ("local", "ray"):
+        raise ValueError(f"--engine must be local or ray, got {engine!r}")
+
+
+def _stopped(stopped: Exception, folder: Path | str, console: Console) -> typer.Exit:
+    """How a command ends whose study was asked to stop by the signal that `stopped` names."""
+    console.print(f"stopped; what was done is kept in {folder}, go on by --resume")
+    return typer.Exit(1 if str(stopped) == "SIGINT" else _REQUEUE)
+
+
+def _print_failed(failed: list, console: Console) -> None:
+    for outcome in failed:
+        console.print(
+            f"[bold red]failed:[/] {outcome.task.group.name}: {_escaped(outcome.error or '')}", soft_wrap=True
+        )
 
 
 def _checked(track: list[str] | None) -> list[str]:

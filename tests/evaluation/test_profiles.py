@@ -46,7 +46,14 @@ def test_a_constant_level_is_exact_at_that_level_only():
 def test_every_level_has_every_layer():
     model = il.LinearTransformer.diag(dim=2, layers=3, key=jax.random.key(0), context=6)
     profile = loss_by_sigma(model, TASK, sequences=512)
-    assert profile.columns == ["sigma", "layer", "value", "standard_error"]
+    assert profile.columns == [
+        "sigma",
+        "layer",
+        "value",
+        "standard_error",
+        "unadjusted",
+        "unadjusted_se",
+    ]
     expected = [(sigma, layer) for sigma in np.linspace(0, 3, 29) for layer in range(4)]
     np.testing.assert_allclose(profile.select("sigma", "layer").to_numpy(), expected, rtol=1e-12)
     assert profile["value"].is_finite().all()
@@ -60,6 +67,15 @@ def test_before_the_first_layer_the_loss_is_that_of_the_ridge_weights():
     none = profile.filter(profile["layer"] == 0)
     assert abs(none["value"][0] - 1.0) < 4 * none["standard_error"][0]
     assert none["value"][1] < none["value"][0]
+
+
+def test_predicting_zero_loses_half_the_dimension_at_every_level():
+    """1/2 E ||0 - w||^2 = dim / 2 whatever sigma is; 4 standard errors. Without noise least squares loses nothing."""
+    model = il.LinearTransformer.diag(dim=2, layers=1, key=jax.random.key(0), context=6)
+    profile = loss_by_sigma(model, TASK, sigmas=np.array([0.0, 1.0, 3.0]), sequences=4096)
+    none = profile.filter(profile["layer"] == 0)
+    assert ((none["unadjusted"] - 1.0).abs() < 4 * none["unadjusted_se"]).all()
+    assert loss_by_sigma(OLS(TASK), TASK, sigmas=np.array([0.0]), sequences=512)["unadjusted"][0] < 1e-20
 
 
 def test_a_baseline_has_one_layer_and_the_same_seed_the_same_numbers():

@@ -30,14 +30,16 @@ def loss_by_sigma(
     seed: int = 0,
     precision: Precision = "float64",
 ) -> pl.DataFrame:
-    """Adjusted loss `1/2 E ||w_hat - w_sigma||^2` at each noise level, after every layer (Figures 2, 3 and 7).
+    """Adjusted loss `1/2 E ||w_hat - w_sigma||^2` at each noise level, after every layer (Figures 2, 3 and 7); and the
+    unadjusted loss, with `1/2 E ||w - w_sigma||^2` on top (Figure 6).
 
     Args:
         sigmas: standard deviations of the label noise; by default 29 from 0 to one above the law's maximum.
         sequences: how many at each level; the levels share weights, inputs and noise directions.
 
     Returns:
-        Columns sigma, layer, value, standard_error; a predictor without layers has layer 0 only.
+        Columns sigma, layer, value, standard_error, unadjusted, unadjusted_se; a predictor without layers has layer 0
+        only.
     """
     profiles = losses_by_sigma(
         {"": predictor}, task, sigmas=sigmas, sequences=sequences, seed=seed, precision=precision
@@ -69,9 +71,14 @@ def losses_by_sigma(
 
 
 def _profile(name: str, sigmas: np.ndarray, sums: tuple, count: int) -> pl.DataFrame:
-    """The rows of one predictor, of the sums of its losses and of their squares over `count` sequences."""
-    value, square = (np.asarray(each, np.float64) / count for each in sums)  # (levels, layers + 1)
-    variance = np.maximum(square - value**2, 0)
+    """The rows of one predictor, of the sums of its losses and of their squares over `count` sequences, both kinds."""
+    value, square, unadjusted, unadjusted_square = (
+        np.asarray(each, np.float64) / count for each in sums
+    )  # (levels, layers + 1)
+    errors = [
+        np.sqrt(np.maximum(squares - mean**2, 0) / count)
+        for mean, squares in ((value, square), (unadjusted, unadjusted_square))
+    ]
     sigma, layer = np.meshgrid(np.asarray(sigmas, np.float64), np.arange(value.shape[1]), indexing="ij")
     return pl.DataFrame(
         {
@@ -79,27 +86,34 @@ def _profile(name: str, sigmas: np.ndarray, sums: tuple, count: int) -> pl.DataF
             "sigma": sigma.ravel(),
             "layer": layer.ravel(),
             "value": value.ravel(),
-            "standard_error": np.sqrt(variance / count).ravel(),
+            "standard_error": errors[0].ravel(),
+            "unadjusted": unadjusted.ravel(),
+            "unadjusted_se": errors[1].ravel(),
         }
     )
 
 
 @eqx.filter_jit
 def _sums(predictors: dict, task: LinearRegression, keys: Key[Array, "blocks"], levels: Float[Array, "m"]):
-    """For every predictor, sums over sequences of the loss and of its square, for every level and layer."""
+    """For every predictor, sums over sequences of the losses and of their squares, for every level and layer."""
 
-    def one(moments: Moments) -> dict[str, Float[Array, "depths"]]:
+    def one(moments: Moments) -> dict[str, tuple[Float[Array, "depths"], Float[Array, "depths"]]]:
         assert moments.sigma is not None  # the sampler says it
-        ridge = task.posterior(moments).ridge(moments.sigma)
-        return {
+        posterior = task.posterior(moments)
+        ridge, oracle = posterior.ridge(moments.sigma), posterior.oracle_loss(moments.sigma)
+        adjusted = {
             name: task.half_square(implicit_path(predictor, moments) - ridge[None])
             for name, predictor in predictors.items()
         }
+        return {name: (each, each + oracle) for name, each in adjusted.items()}
 
     def block(key, level):
         moments = task.sample_moments(key, _BLOCK, sigma=jnp.full(_BLOCK, level), dtype=levels.dtype)
         losses = jax.vmap(one)(moments)
-        return {name: (each.sum(0), (each**2).sum(0)) for name, each in losses.items()}
+        return {
+            name: tuple(sums for each in both for sums in (each.sum(0), (each**2).sum(0)))
+            for name, both in losses.items()
+        }
 
     def at(level):
         per_block = jax.lax.map(lambda key: block(key, level), keys)

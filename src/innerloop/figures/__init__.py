@@ -7,7 +7,7 @@ from innerloop.figures.depth import loss_against_depth, losses_against_depth
 from innerloop.figures.export import save, svg
 from innerloop.figures.layers import loss_after_layer, losses_after_layer
 from innerloop.figures.matrices import heat_maps
-from innerloop.figures.mechanisms import ablations, binned, output_scale
+from innerloop.figures.mechanisms import ablations, binned, output_scale, step_sizes
 from innerloop.figures.regret import regret_against_depth, regrets_against_depth
 from innerloop.figures.sigma import loss_against_sigma, losses_against_sigma
 from innerloop.figures.theorems import error_against_context, layers_against_condition
@@ -28,5 +28,6 @@ __all__ = [
     "regret_against_depth",
     "regrets_against_depth",
     "save",
+    "step_sizes",
     "svg",
 ]

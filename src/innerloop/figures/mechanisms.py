@@ -22,10 +22,12 @@ from innerloop.figures.axes import (
     spans_more_than_a_decade,
 )
 from innerloop.figures.depth import LOSS
+from innerloop.figures.grid import finish, grid
 from innerloop.figures.style import FLOOR, Look, looks, rc
 from innerloop.figures.table import Table, as_frame, checked, checked_level, names, numbers, refuse
 
 _ROW = 0.27  # inches
+_RESIDUAL = "residual variance of least squares, rss / (n \N{MINUS SIGN} d)"
 
 
 def binned(table: Table, *, x: str, bins: int = 20) -> pl.DataFrame:
@@ -84,7 +86,7 @@ def output_scale(frame: Table, *, title: str = "") -> Figure:
     axes.set_ylim(min(held) - margin * (min(held) < 0), max(held) + margin)
     axes.set_xlim(0, 1.02 * (max(table["residual_variance"].to_list()) or 1))
     axes.yaxis.set_major_locator(MaxNLocator(7))
-    axes.set_xlabel("residual variance of least squares, rss / (n \N{MINUS SIGN} d)")
+    axes.set_xlabel(_RESIDUAL)
     axes.set_ylabel("output scale (1: least squares)")
     axes.axhline(1, color="0.35", linestyle=":", linewidth=1.1, label="least squares", zorder=1.8)
     for method, look in found.items():
@@ -94,6 +96,41 @@ def output_scale(frame: Table, *, title: str = "") -> Figure:
         draw_line(axes, x, y, look)
     legend(figure, [legend_line(look) for look in found.values()])
     return settle(figure)
+
+
+@rc_context(rc)
+def step_sizes(frame: Table, *, columns: int = 3, title: str = "") -> Figure:
+    """How far each layer goes along the gradient, against the residual variance of least squares (section 5.3).
+
+    A panel a model and a line a layer, with a band of two standard errors; a step of plain gradient descent would be a
+    horizontal line, and the dotted one is no step.
+
+    Args:
+        frame: columns panel (the model), method (the line: "layer 1", ...), residual_variance, value (the step, in units
+            of n over the Gram matrix) and standard_error (null: not known).
+        columns: panels in a row.
+        title: above all panels.
+
+    Raises:
+        ValueError: see `innerloop.figures.table.checked`; or two methods mean the same.
+    """
+    table = checked(frame, x="residual_variance", texts=("panel", "method"))
+    found = looks(table["method"].unique(maintain_order=True))
+    models = table["panel"].unique(maintain_order=True).to_list()
+    figure, panels = grid(models, columns=columns, title=title, x=_RESIDUAL, y="step along the gradient")
+    for name, axes in panels.items():
+        rows = table.filter(pl.col("panel") == name)
+        held = [*reach(rows), 0.0]
+        margin = 0.05 * ((max(held) - min(held)) or 1)
+        axes.set_ylim(min(held) - margin, max(held) + margin)
+        axes.set_xlim(0, 1.02 * (max(rows["residual_variance"].to_list()) or 1))
+        axes.axhline(0, color="0.35", linestyle=":", linewidth=1.1, zorder=1.8)
+        for method in rows["method"].unique(maintain_order=True):
+            line = rows.filter(pl.col("method") == method).sort("residual_variance")
+            x, y = line["residual_variance"].to_numpy(), line["value"].to_numpy()
+            draw_band(axes, x, y, line["standard_error"], found[method])
+            draw_line(axes, x, y, found[method], small=True)
+    return finish(figure, panels, [legend_line(look) for look in found.values()])
 
 
 @rc_context(rc)

@@ -215,7 +215,8 @@ def _profiles(models: dict) -> pl.DataFrame:
     sigmas = np.linspace(0.2, _task().noise.maximum + 1, 30)
     shown = models | {"bayes": BayesOptimal(_task())}
     profiles = losses_by_sigma(shown, _task(), sigmas=sigmas, sequences=2048)
-    return profiles.filter(pl.col("layer") == pl.col("layer").max().over("method")).drop("layer")
+    last = profiles.filter(pl.col("layer") == pl.col("layer").max().over("method"))
+    return last.select("method", "sigma", "value", "standard_error")
 
 
 def _summary(comparison: Comparison) -> Table:

@@ -28,7 +28,7 @@ _ABOUT = (
     "Adjusted loss (half squared error): ours \N{PLUS-MINUS SIGN} standard error, then the published number. "
     "{better} better, {tie} a tie (within the published rounding plus two standard errors), {worse} worse."
 )
-_STYLE = """\
+STYLE = """\
 .table1 { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .table1 caption { text-align: left; padding-bottom: 0.5em; }
 .table1 th, .table1 td { padding: 0.15em 0.6em; text-align: right; white-space: nowrap; }
@@ -40,7 +40,9 @@ _STYLE = """\
 """
 
 
-def write_table1(results: Table, folder: str | os.PathLike, name: str = "table1") -> list[Path]:
+def write_table1(
+    results: Table, folder: str | os.PathLike, name: str = "table1", *, note: str = ""
+) -> list[Path]:
     """Write the table as NAME.csv (all digits), NAME.md, NAME.tex and NAME.html into `folder`, made if it is not there.
 
     Returns:
@@ -49,7 +51,7 @@ def write_table1(results: Table, folder: str | os.PathLike, name: str = "table1"
     Raises:
         ValueError: see `Table1.of`.
     """
-    table = Table1.of(results)
+    table = Table1.of(results, note)
     Path(folder).mkdir(parents=True, exist_ok=True)
     texts = {
         "csv": table.wide().write_csv(),
@@ -71,7 +73,7 @@ def markdown(table: Table1) -> str:
         cells = [_NONE if cell is None else _plain(cell) for cell in row.cells]
         lines.append([row.method, "" if row.layers is None else str(row.layers), *cells])
     rows = ["| " + " | ".join(_pipes(part) for part in line) + " |" for line in lines]
-    return "\n".join([*rows, "", _ABOUT.format(**MARKS), ""])
+    return "\n".join([*rows, "", _caption(table, MARKS), ""])
 
 
 def latex(table: Table1) -> str:
@@ -84,7 +86,7 @@ def latex(table: Table1) -> str:
     marks = {name: mark.lstrip("\\") for name, mark in _LATEX_MARKS.items()}
     lines = [
         r"% \usepackage{booktabs,amssymb}; for the caption:",
-        "% " + _ABOUT.replace("\N{PLUS-MINUS SIGN} standard error", "(standard error)").format(**marks),
+        "% " + _caption(table, marks).replace("\N{PLUS-MINUS SIGN} standard error", "(standard error)"),
         r"\begingroup\scriptsize\setlength{\tabcolsep}{2pt}",
         rf"\begin{{tabular}}{{lr{'r' * len(table.problems)}}}",
         r"\toprule",
@@ -101,7 +103,7 @@ def html(table: Table1) -> str:
     head = "".join(f'<th scope="col">{escapes.escape(spelt(problem))}</th>' for problem in table.problems)
     parts = [
         '<table class="table1">',
-        f"<caption>{escapes.escape(_ABOUT.format(**MARKS))}</caption>",
+        f"<caption>{escapes.escape(_caption(table, MARKS))}</caption>",
         f'<thead><tr><th scope="col">method</th><th scope="col">layers</th>{head}</tr></thead>',
     ]
     for _, block in groupby(table.rows, lambda row: row.block):
@@ -113,8 +115,12 @@ def html_page(table: Table1) -> str:
     """A page of its own with the table."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head><meta charset="utf-8"><title>Table 1</title>\n'
-        f"<style>\n{_STYLE}</style></head>\n<body>\n{html(table)}\n</body>\n</html>\n"
+        f"<style>\n{STYLE}</style></head>\n<body>\n{html(table)}\n</body>\n</html>\n"
     )
+
+
+def _caption(table: Table1, marks: dict[str, str]) -> str:
+    return " ".join([_ABOUT.format(**marks), *([table.note] if table.note else [])])
 
 
 def _plain(cell: Cell) -> str:

@@ -1,16 +1,15 @@
 """The report of a comparison of trained models with the baselines and the Bayes floor."""
 
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import polars as pl
 
 from innerloop import figures
 from innerloop.evaluation import Estimate, Evaluation
 from innerloop.files import write_atomically
+from innerloop.report.document import Picture, number, render
 
 
 @dataclass(frozen=True)
@@ -104,17 +103,12 @@ def write_report(comparison: Comparison, folder: Path) -> Path:
         figures.save(figure, folder, name)
     table = comparison.table()
     write_atomically(folder / "table.csv", table.write_csv)
-    template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
-        (files("innerloop.report") / "report.html.jinja").read_text()
-    )
     pictures = [
-        {"svg": figures.svg(figure, prefix=f"svg-{name}"), "caption": caption, "name": name}
+        Picture(name, figures.svg(figure, prefix=f"svg-{name}"), caption)
         for name, (figure, caption) in drawn.items()
     ]
-    page = template.render(comparison=comparison, rows=table.to_dicts(), pictures=pictures, number=_number)
-    path = folder / "report.html"
-    write_atomically(path, lambda file: file.write(page.encode()))
-    return path
+    parts = {"comparison": comparison, "rows": table.to_dicts(), "pictures": pictures, "number": number}
+    return render(folder / "report.html", "report.html.jinja", **parts)
 
 
 def _figures(comparison: Comparison) -> dict:
@@ -190,14 +184,3 @@ def _per_layer(comparison: Comparison) -> pl.DataFrame:
         for layer, estimate in enumerate(entry.evaluation.per_layer)
     ]
     return pl.DataFrame(rows, schema=["method", "layer", "value", "standard_error"], orient="row")
-
-
-def _number(value: float | None) -> str:
-    """Four significant digits without an exponent where that reads well."""
-    if value is None:
-        return "–"
-    if value != value:
-        return "not finite"
-    if value != 0 and abs(value) < 1e-4:
-        return f"{value:.2e}"
-    return f"{value:.5f}" if abs(value) < 1 else f"{value:.4f}"

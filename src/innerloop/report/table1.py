@@ -43,13 +43,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table1:
-    """The table's rows in the paper's order, and the text of the noise law above each column."""
+    """The table's rows in the paper's order, the text of the noise law above each column, and a note to the caption."""
 
     problems: tuple[str, ...]
     rows: tuple[Row, ...]
+    note: str = ""
 
     @classmethod
-    def of(cls, results: Table) -> "Table1":
+    def of(cls, results: Table, note: str = "") -> "Table1":
         """Results laid out as in the paper: a row a method and depth, a column a problem.
 
         First the paper's models, depth by depth, then its baselines; then what the paper lacks, in order of
@@ -58,6 +59,7 @@ class Table1:
         Args:
             results: columns problem, method, layers, value, standard_error and published, as
                 `innerloop.figures.results.checked_results` describes them; a value may be infinite.
+            note: sentences at the end of the caption.
 
         Raises:
             ValueError: see `innerloop.figures.results.checked_results`; or two names mean one method.
@@ -70,7 +72,7 @@ class Table1:
             Row(shown[method].label, layers, _cells(part, problems), _block(method))
             for (method, layers), part in _in_order(frame.filter(~floor))
         ]
-        return cls(problems, (*rows, Row(FLOOR, None, _cells(frame.filter(floor), problems), 3)))
+        return cls(problems, (*rows, Row(FLOOR, None, _cells(frame.filter(floor), problems), 3)), note)
 
     def cells(self) -> Iterator[tuple[Row, str, Cell]]:
         """Every number, with its row and problem."""

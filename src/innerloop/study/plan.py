@@ -19,7 +19,8 @@ import hashlib
 import itertools
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,18 @@ class Plan:
     def seconds(self, workers: int) -> float:
         """About how long it takes on `workers` processes of this kind of machine; for a first impression."""
         return sum(_seconds(group) for group in self.groups) / max(1, min(workers, len(self.groups)))
+
+    def keeping(self, names: Collection[str]) -> "Plan":
+        """Only the runs of these names, for now: groups keep their names, and the study file is still that of all runs."""
+        groups = [
+            replace(group, runs=tuple(run for run in group.runs if run.name in names))
+            for group in self.groups
+        ]
+        return replace(
+            self,
+            runs=tuple(run for run in self.runs if run.name in names),
+            groups=tuple(group for group in groups if group.runs),
+        )
 
 
 def load_study_spec(path: Path) -> tuple[StudySpec, str]:

@@ -106,7 +106,7 @@ def run_study(
         mirror.pull("study.yaml", "done", "tables")
         _prepare(plan, here, resume)
         _mend(plan, mirror)
-        tasks = [replace(task, folder=mirror.address, track=tuple(track)) for task in _left(plan, here)]
+        tasks = [replace(task, folder=mirror.address, track=tuple(track)) for task in _left(plan, mirror)]
         if tasks:
             (here / "done").unlink(missing_ok=True)  # a table lost rows since
         mirror.push()  # before anything is trained: an address that cannot be written is said now
@@ -115,7 +115,7 @@ def run_study(
         if mirror.apart:  # workers elsewhere only add: nobody compacts what another one is numbering
             for table in SCHEMAS:
                 Store(here).compact_if_many(table)
-        if not failed and not _left(plan, here):
+        if not failed and not _left(plan, mirror):
             (here / "done").touch()  # readers need not look for runs that are not in the tables
         mirror.push()
     return failed
@@ -229,9 +229,11 @@ def _history(folder: Path, run: PlannedRun) -> list[dict]:
     return [{"run": run.name} | row for row in status_of(run_folder(folder, run))["history"]]
 
 
-def _left(plan: Plan, folder: Path) -> list[Task]:
-    """The groups with runs that are not in the tables as done, and these runs of theirs."""
-    done = _done(folder)
+def _left(plan: Plan, mirror: Mirror) -> list[Task]:
+    """The groups with runs that are not in the tables as done, or whose models are gone; and these runs of theirs."""
+    folder, done = mirror.folder, _done(mirror.folder)
+    if not mirror.apart:  # run folders elsewhere are not looked into
+        done = {run for run in done if (folder / "runs" / run / "model.npz").exists()}
     left = [(group, tuple(run for run in group.runs if run.name not in done)) for group in plan.groups]
     return [Task(folder, plan.name, replace(group, runs=runs)) for group, runs in left if runs]
 

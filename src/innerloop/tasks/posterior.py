@@ -114,9 +114,15 @@ class Posterior(eqx.Module):
             deviation = deviation @ self.metric.T
         return self.basis @ mean, 0.5 * (probability @ (deviation**2).sum(-1))
 
-    def oracle_loss(self) -> Float[Array, ""]:
-        """`1/2 E[ ||w - w_sigma||^2 | X, y ]`: what is left to lose when sigma is known, in the query's norm."""
-        levels, probability = self.noise_levels()
+    def oracle_loss(self, sigma: Float[AnyArray, ""] | None = None) -> Float[Array, ""]:
+        """`1/2 E[ ||w - w_sigma||^2 | X, y ]`: what is left to lose when sigma is known, in the query's norm.
+
+        At the level `sigma`, or in the mean over what the data say of it.
+        """
+        if sigma is None:
+            levels, probability = self.noise_levels()
+        else:
+            levels, probability = sigma[None], jnp.ones_like(sigma)[None]
         variance = (levels**2)[:, None]
         lam = self.eigenvalues[None, :]
         # Given sigma the k-th coordinate has variance sigma^2 / (lam_k + sigma^2): one where nothing was seen.

@@ -1,7 +1,4 @@
-"""Vladymyrov, von Oswald, Sandler, Ge: Linear Transformers are Versatile In-Context Learners (NeurIPS 2024).
-
-Table 1 of the paper, as data: adjusted evaluation losses (half squared error) for d = 10, n = 20.
-"""
+"""Table 1 of the paper, as data: adjusted evaluation losses (half squared error) for d = 10, n = 20."""
 
 from functools import cache
 from importlib.resources import files

@@ -1,0 +1,318 @@
+"""What is measured on the trained models: tidy frames, one Parquet file each, so that what was killed goes on where it was.
+
+losses-PROBLEM      adjusted loss, regret and tail of every model and baseline (Table 1, Figure 1, regret)
+profiles-PROBLEM    losses at each sigma, after every layer (Figures 2, 3, 6 and 7)
+layers-SEED         adjusted loss after every layer (Figure 5)
+matrices            P and Q of one model (Figure 4)
+checks, solver, contexts              theorems
+ablations, scales, steps              mechanisms
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from innerloop import probe
+from innerloop.evaluation import Estimate, Evaluation, baseline_predictors, evaluate_many, losses_by_sigma
+from innerloop.evaluation.losses import CHUNK, draw_losses
+from innerloop.files import write_atomically
+from innerloop.papers.vladymyrov2024.printed import CONTEXT, DIM
+from innerloop.papers.vladymyrov2024.study import (
+    BUDGETS,
+    DEPTHS,
+    MATRICES,
+    METHODS,
+    PAPERS,
+    SPREAD,
+    Budget,
+    Entry,
+)
+from innerloop.predictors import BayesOptimal, RidgeOracle
+from innerloop.study import load_run
+from innerloop.tasks import LinearRegression
+from innerloop.threads import one_thread_each
+
+PUBLISHED_DRAW = 100_000  # sequences that each published number was evaluated on
+_QUANTILES = {"median": 0.5, "q90": 0.9, "q99": 0.99, "q999": 0.999}
+_FRAMES = {
+    "theorems": ("checks", "solver", "contexts"),
+    "mechanisms": ("ablations", "scales", "steps"),
+}
+_AT = 4  # layers of the model whose matrices and mechanisms are shown, or the nearest depth
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process' work: what it is, of which problem or seed, and the models that it needs."""
+
+    kind: str
+    about: str
+    entries: tuple[Entry, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.about}".strip()
+
+    def file(self, frame: str) -> str:
+        """The name of the file of one of the part's frames."""
+        about = "".join(sign if sign.isalnum() else "-" for sign in self.about).strip("-")
+        return f"{frame}-{about}.parquet" if about else f"{frame}.parquet"
+
+    @property
+    def frames(self) -> tuple[str, ...]:
+        return _FRAMES.get(self.kind, (self.kind,))
+
+    def missing(self, folder: Path) -> bool:
+        """Whether some of its frames are not in `folder`."""
+        return not all((folder / self.file(frame)).exists() for frame in self.frames)
+
+    def seconds(self, budget: Budget) -> float:
+        """About how long it takes; for a first impression."""
+        layers = sum(entry.layers for entry in self.entries)
+        sequences = {
+            "losses": budget.sequences,
+            "profiles": 2 * budget.levels * budget.profile,  # every layer's prediction is read
+            "layers": min(budget.sequences, PUBLISHED_DRAW),
+        }.get(self.kind, budget.probes)
+        return 12 + sequences * (20e-6 + 1.2e-6 * layers)
+
+
+def parts_of(entries: Iterable[Entry], budget: Budget) -> tuple[Part, ...]:
+    """All that is measured on these models."""
+    order = list(METHODS.values())
+    entries = sorted(entries, key=lambda entry: (order.index(entry.method), entry.layers, entry.seed))
+    parts = []
+    for problem in budget.problems:
+        own = [entry for entry in entries if entry.problem == problem and entry.seed == 0]
+        table = [entry for entry in own if entry.layers in DEPTHS]
+        shown = own if problem == SPREAD else _deepest(table)
+        parts += [Part("losses", problem, tuple(table)), Part("profiles", problem, tuple(shown))]
+    spread = [entry for entry in entries if entry.problem == SPREAD and entry.layers in DEPTHS]
+    for seed in range(budget.seeds):
+        own = [entry for entry in spread if entry.seed == seed and entry.method in PAPERS]
+        parts.append(Part("layers", f"seed {seed}", tuple(own)))
+    first = [entry for entry in spread if entry.seed == 0]
+    full = [entry for entry in entries if (entry.problem, entry.method) == (MATRICES, "full")]
+    checked = [entry for entry in _deepest(first) if entry.method in PAPERS]
+    probed = [entry for entry in _nearest(first) if entry.method in ("diag", "diag free", "full")]
+    return (
+        *parts,
+        Part("matrices", "", tuple(_nearest(full))),
+        Part("theorems", "", tuple(checked)),
+        Part("mechanisms", "", tuple(probed)),
+    )
+
+
+def read(folder: Path, parts: Iterable[Part], frame: str) -> pl.DataFrame:
+    """A frame of all of the `parts` that have it, in their order."""
+    files = [folder / part.file(frame) for part in parts if frame in part.frames]
+    return pl.concat([pl.read_parquet(file) for file in files])
+
+
+def begin_worker() -> None:
+    """What a process that measures does first: one thread for XLA, and an end with its parent, however that ends."""
+    one_thread_each()
+    parent = parent_process()
+    if parent is not None:
+
+        def end() -> None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+        threading.Thread(target=end, daemon=True).start()
+
+
+def measure(part: Part, budget: str, runs: dict[Entry, Path], folder: Path) -> None:
+    """Do a part: load its models from the folders of their runs, and write its frames into `folder`."""
+    models = {entry: load_run(runs[entry]).exact_by_depth[entry.layers] for entry in part.entries}
+    for frame, found in _MEASURES[part.kind](part, models, BUDGETS[budget]).items():
+        write_atomically(folder / part.file(frame), found.write_parquet)
+
+
+def _losses(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
+    task = _task(part.about)
+    predictors = {_named(entry): model for entry, model in models.items()}
+    of = {_named(entry): (entry.method, entry.layers) for entry in models}
+    baselines = baseline_predictors(task)
+    drawn = draw_losses(predictors | baselines, task, range(-(-budget.sequences // CHUNK)), per_layer=False)
+    judged = drawn.evaluations(budget.sequences)
+    rows = []
+    for name, evaluation in judged.items():
+        method, layers = of.get(name, (name, None))
+        adjusted = (drawn.regret[name][:, -1] + drawn.spread)[: budget.sequences]
+        rows.append({"method": method, "layers": layers, **_row(evaluation), **_tail(adjusted)})
+    floor = next(iter(judged.values())).floor
+    rows.append({"method": "floor", "value": floor.value, "standard_error": floor.standard_error})
+    frame = pl.DataFrame(rows, infer_schema_length=None)
+    return {"losses": frame.select(pl.lit(part.about).alias("problem"), pl.all())}
+
+
+def _row(evaluation: Evaluation) -> dict[str, float | int]:
+    return {
+        "value": evaluation.adjusted_loss.value,
+        "standard_error": evaluation.adjusted_loss.standard_error,
+        "regret": evaluation.regret.value,
+        "regret_se": evaluation.regret.standard_error,
+        "worst_share": evaluation.worst_share,
+        "not_finite": evaluation.not_finite,
+        "sequences": evaluation.sequences,
+    }
+
+
+def _tail(adjusted: np.ndarray) -> dict[str, float | int]:
+    """Quantiles over sequences, and the means of draws as large as those of the paper, all of it if there is no second."""
+    count = max(1, len(adjusted) // PUBLISHED_DRAW)
+    draws = np.array([part.mean() for part in np.array_split(adjusted, count)])
+    quantiles = np.quantile(
+        adjusted, list(_QUANTILES.values()), method="lower"
+    )  # no mean with an infinite neighbour
+    return dict(zip(_QUANTILES, quantiles.tolist(), strict=True)) | {
+        "draws": count,
+        "draws_median": float(np.median(draws)),
+        "draws_least": float(draws.min()),
+        "draws_greatest": float(draws.max()),
+    }
+
+
+def _profiles(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
+    task = _task(part.about)
+    baselines = {
+        name: predictor for name, predictor in baseline_predictors(task).items() if name != "ols"
+    } | {"oracle": RidgeOracle(task)}
+    sigmas = np.linspace(0, task.noise.maximum + 1, budget.levels)
+    layers = {_named(entry): entry.layers for entry in models}
+    predictors = baselines | {_named(entry): model for entry, model in models.items()}
+    found = losses_by_sigma(predictors, task, sigmas=sigmas, sequences=budget.profile)
+    frame = found.select(
+        pl.lit(part.about).alias("problem"),
+        pl.col("method").str.split(", ").list.first(),
+        pl.col("method").replace_strict(layers, default=None, return_dtype=pl.Int64).alias("layers"),
+        pl.all().exclude("method"),
+    )
+    return {"profiles": frame}
+
+
+def _layers(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
+    named = {_named(entry): model for entry, model in models.items()}
+    judged = evaluate_many(named, _task(SPREAD), sequences=min(budget.sequences, PUBLISHED_DRAW))
+    rows = [
+        {
+            "problem": SPREAD,
+            "method": entry.method,
+            "layers": entry.layers,
+            "seed": entry.seed,
+            "layer": layer,
+            "value": estimate.value,
+            "standard_error": estimate.standard_error,
+            "floor": evaluation.floor.value,
+        }
+        for entry, evaluation in zip(models, judged.values(), strict=True)
+        for layer, estimate in enumerate(evaluation.per_layer)
+    ]
+    return {"layers": pl.DataFrame(rows)}
+
+
+def _matrices(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
+    ((entry, model),) = models.items()
+    rows = [
+        {
+            "problem": entry.problem,
+            "layers": entry.layers,
+            "matrix": name,
+            "layer": layer + 1,
+            "head": head + 1,
+            "row": row,
+            "column": column,
+            "value": float(matrix[layer, head, row, column]),
+        }
+        for name, matrix in zip("PQ", (np.asarray(each) for each in model.matrices()), strict=True)
+        for layer, head, row, column in np.ndindex(matrix.shape)
+    ]
+    return {"matrices": pl.DataFrame(rows)}
+
+
+def _theorems(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
+    task, some = _task(SPREAD), max(8, budget.probes // 256)
+    solver = probe.check_linear_solver(conditions=budget.conditions)
+    contexts = probe.check_two_levels(contexts=budget.contexts, sequences=max(256, budget.probes // 4))
+    checks = [("construction", solver), ("construction", contexts)]
+    for entry, model in models.items():
+        name = _named(entry)
+        checks += [
+            (name, probe.check_linear_map(model, task, sequences=some)),
+            (name, probe.check_recursion(model, task, sequences=some)),
+            (name, probe.check_no_quadratic(model, task, sequences=max(2, budget.probes // 4096))),
+        ]
+        if entry.method != "full":
+            checks.append((name, probe.check_momentum(model, task, sequences=some)))
+    rows = [
+        {
+            "theorem": check.name,
+            "model": name,
+            "claim": check.claim,
+            "measured": check.measured,
+            "bound": check.bound,
+            "holds": check.verdict,
+        }
+        for name, check in checks
+    ]
+    frame = pl.DataFrame(rows).sort("theorem", maintain_order=True)
+    return {"checks": frame, "solver": solver.data, "contexts": contexts.data}
+
+
+def _mechanisms(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
+    task = _task(SPREAD)
+    named = {_named(entry): model for entry, model in models.items()}
+    ablated = [
+        probe.ablations(model, task, sequences=budget.probes).select(pl.lit(name).alias("method"), pl.all())
+        for name, model in named.items()
+        if not name.startswith("full")
+    ]
+    floor = pl.lit(_floor(task, budget).value).alias("floor")
+    predictors = named | {"bayes": BayesOptimal(task)}
+    return {
+        "ablations": pl.concat(ablated).with_columns(floor),
+        "scales": probe.output_scales(predictors, task, sequences=budget.probes),
+        "steps": probe.step_sizes(named, task, sequences=budget.probes),
+    }
+
+
+def _floor(task: LinearRegression, budget: Budget) -> Estimate:
+    chunks = range(-(-budget.probes // CHUNK))
+    return Estimate.of(draw_losses({}, task, chunks).spread[: budget.probes])
+
+
+def _task(problem: str) -> LinearRegression:
+    return LinearRegression(DIM, CONTEXT, problem)
+
+
+def _named(entry: Entry) -> str:
+    return f"{entry.method}, {entry.layers} layer{'s' if entry.layers > 1 else ''}"
+
+
+def _deepest(entries: Sequence[Entry]) -> list[Entry]:
+    """The deepest of each method."""
+    return list({entry.method: entry for entry in entries}.values())  # they come sorted
+
+
+def _nearest(entries: Sequence[Entry]) -> list[Entry]:
+    """Of each method the one whose depth is nearest to `_AT`."""
+    far = sorted(entries, key=lambda entry: -abs(entry.layers - _AT))
+    return list({entry.method: entry for entry in far}.values())
+
+
+_MEASURES: dict[str, Callable[[Part, dict, Budget], dict[str, pl.DataFrame]]] = {
+    "losses": _losses,
+    "profiles": _profiles,
+    "layers": _layers,
+    "matrices": _matrices,
+    "theorems": _theorems,
+    "mechanisms": _mechanisms,
+}

@@ -1,0 +1,173 @@
+"""`innerloop reproduce vladymyrov2024`: train what is asked for, measure it, draw it, and show it all on one page.
+
+study.yaml, runs/, tables/    the study, as `innerloop sweep` keeps it
+measured/                     what was measured, in Parquet
+table1.*, figure1.*, ..       the outputs, each file named after its output
+report.html                   all of them
+"""
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from pathlib import Path
+
+from rich.console import Console
+
+from innerloop import display
+from innerloop.files import remove_leftovers
+from innerloop.papers.vladymyrov2024.measured import Part, begin_worker, measure, parts_of, read
+from innerloop.papers.vladymyrov2024.outputs import OUTPUTS, make, results
+from innerloop.papers.vladymyrov2024.study import Budget, Entry, budget_named, entries, plan_of
+from innerloop.report import TABLE1_STYLE, Table1, write_document
+from innerloop.signals import asked_to_stop
+from innerloop.study import Plan, SpecError, environment, load_study, run_study
+from innerloop.study.runner import Engine, Outcome
+from innerloop.study.spec import nearest
+from innerloop.train import Preempted
+
+_DRAWING = 4.0  # seconds an output, about
+_INTRODUCTION = (
+    "Each sequence is a regression problem of its own: weights w ~ N(0, I) in 10 dimensions, a noise level "
+    "sigma, and 20 examples. A linear transformer reads them and predicts the label of a query. Losses are "
+    "half the squared error; adjusted ones are what is lost beyond ridge regression told the true sigma. "
+    "The Bayes floor is the best that any predictor can do without being told."
+)
+
+
+def reproduce(
+    out: Path,
+    *,
+    budget: str,
+    only: Sequence[str],
+    resume: bool,
+    engine: Engine,
+    workers: int,
+    console: Console,
+) -> list[Outcome]:
+    """Make the outputs named `only` (none: all) in the folder `out`; returns what failed in training.
+
+    Args:
+        workers: processes that measure; the engine has its own that train.
+
+    Raises:
+        SpecError: a name is unknown; `out` holds a study and `resume` is not set, or another one, or cannot be written.
+        Preempted: the process was asked to stop; `resume` goes on.
+    """
+    amount, wanted = budget_named(budget), check_outputs(only)
+    plan = plan_of(budget, workers=workers)
+    models = entries(plan.runs)
+    parts = parts_of(models, amount)
+    needed = [part for part in parts if any(OUTPUTS[name].needs(part) for name in wanted)]
+    kept = plan.keeping({models[entry] for part in needed for entry in part.entries})
+    estimate = kept.seconds(workers) + _seconds(needed, amount, workers) + _DRAWING * len(wanted)
+    console.print(
+        f"{plan.name}: {', '.join(wanted)}; {len(kept.runs)} of {len(plan.runs)} runs in {len(kept.groups)} groups, "
+        f"about {display.duration(estimate)} on {workers} processes",
+        highlight=False,
+        soft_wrap=True,
+    )
+    with display.study(console, plan.name) as report:
+        failed = run_study(kept, out, engine, resume=resume, report=report)
+    if failed:
+        return failed
+    measured = out / "measured"
+    measured.mkdir(exist_ok=True)
+    remove_leftovers(measured)
+    left = [part for part in needed if part.missing(measured)]
+    folders = {entry: out / "runs" / run for entry, run in models.items()}
+    stages = {"measure": _seconds(left, amount, workers), "draw": _DRAWING * len(wanted)}
+    with display.stages(console, stages) as progress:
+        _measure(left, amount, budget, folders, measured, workers, progress)
+        _draw(wanted, parts, out, plan, budget, progress)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+    return []
+
+
+def check_outputs(only: Sequence[str]) -> list[str]:
+    """The outputs of these names, in the paper's order; all of them if there is no name.
+
+    Raises:
+        SpecError: a name is unknown.
+    """
+    for name in only:
+        if name not in OUTPUTS:
+            raise SpecError(f"--only {name}: unknown output{nearest(name, OUTPUTS)}")
+    return [name for name in OUTPUTS if name in only or not only]
+
+
+def _seconds(parts: Sequence[Part], budget: Budget, workers: int) -> float:
+    return sum(part.seconds(budget) for part in parts) / max(1, min(workers, len(parts)))
+
+
+def _measure(
+    parts: list[Part],
+    amount: Budget,
+    budget: str,
+    folders: dict[Entry, Path],
+    measured: Path,
+    workers: int,
+    progress: display.Stages,
+) -> None:
+    """Measure what is missing, the longest first; a part that is done is on disk."""
+    parts = sorted(parts, key=lambda part: -part.seconds(amount))
+    context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads
+    with (
+        asked_to_stop() as asked,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker) as pool,
+    ):
+        pending = {}
+        for part in parts:
+            own = {entry: folders[entry] for entry in part.entries}
+            pending[pool.submit(measure, part, budget, own, measured)] = part
+        try:
+            while pending:
+                done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in done:
+                    part = pending.pop(future)
+                    future.result()
+                    share = 1 - sum(one.seconds(amount) for one in pending.values()) / sum(
+                        one.seconds(amount) for one in parts
+                    )
+                    progress.update("measure", share, part.name)
+                if asked() and pending:
+                    raise Preempted(asked())
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    progress.finish("measure")
+
+
+def _draw(
+    wanted: list[str],
+    parts: tuple[Part, ...],
+    out: Path,
+    plan: Plan,
+    budget: str,
+    progress: display.Stages,
+) -> None:
+    """The outputs, and the page with them and those that were made before."""
+    measured, sections = out / "measured", []
+    shown = [name for name in OUTPUTS if name in wanted or any(out.glob(f"{name}*"))]
+    for index, name in enumerate(shown):
+        progress.update("draw", index / len(shown), name)
+        sections.append(make(name, parts, measured, out))
+    runs = load_study(out).runs
+    facts = {
+        "command": f"innerloop reproduce vladymyrov2024 --budget {budget} --out {out} --resume",
+        "trained": f"{len(runs)} of the {len(plan.runs)} runs of study.yaml, "
+        "{display.duration(runs['seconds'].sum())} in all",
+        **environment(),
+    }
+    write_document(
+        out / "report.html",
+        title="Linear Transformers are Versatile In-Context Learners, reproduced",
+        introduction=_INTRODUCTION,
+        sections=tuple(sections),
+        facts=facts,
+        style=TABLE1_STYLE,
+    )
+    progress.finish("draw")
+    if "table1" in wanted:
+        losses = read(measured, [part for part in parts if part.kind == "losses"], "losses")
+        counts = Table1.of(results(losses)).counts()
+        print("Table 1: " + ", ".join(f"{count} {verdict}" for verdict, count in counts.items()))
