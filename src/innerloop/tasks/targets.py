@@ -5,8 +5,8 @@ for every noise level (T + sigma^2) z = beta e_1 is one recurrence up and one do
 
     p_d = t_d + sigma^2,  p_k = t_k + sigma^2 - e_k^2 / p_{k+1},    z_1 = beta / p_1,  z_{k+1} = -e_k z_k / p_{k+1}
 
-and log det(Sigma + sigma^2) = sum log p_k, whose derivative by sigma^2 is tr (Sigma + sigma^2)^-1. With w_ols = Sigma^-1 alpha the evidence of `Posterior` is, with nothing that
-cancels as sigma goes to 0,
+and log det(Sigma + sigma^2) = sum log p_k, whose derivative by sigma^2 is tr (Sigma + sigma^2)^-1. With
+w_ols = Sigma^-1 alpha the evidence of `Posterior` is, with nothing that cancels as sigma goes to 0,
 
     -2 log p(y | X, sigma) = sum_k log p_k + (n - d) log sigma^2 + rss / sigma^2 + <w_ols, w_sigma> + const
 
