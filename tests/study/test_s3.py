@@ -133,7 +133,7 @@ def test_a_driver_of_ray_that_is_asked_to_stop_saves_to_the_bucket_and_asks_to_b
     process.terminate()
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 75, said
-    assert f"stopped; what was trained is kept in {ADDRESS}, go on by --resume" in " ".join(said.split())
+    assert f"stopped; what was done is kept in {ADDRESS}, go on by --resume" in " ".join(said.split())
     for run in plan.runs:
         folder = f"results/study/runs/{run.name}"
         assert b'"stopped"' in bucket.cat_file(f"{folder}/status.json")
