@@ -56,7 +56,7 @@ def reproduce(
     ] = None,
     budget: Annotated[
         str,
-        typer.Option(help="smoke: a minute, to see that it works. quick: a quarter of an hour. full: hours."),
+        typer.Option(help="smoke: to see that it works. quick: every figure, a part of Table 1. full: all."),
     ] = "quick",
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; by default runs/PAPER-BUDGET.")

@@ -58,3 +58,21 @@ def test_nothing_was_seen(x64):
     S = jnp.zeros((11, 11, 2)).at[:, :, 1].set(jnp.eye(11))
     target = np.asarray(eqx.filter_jit(_TASKS["paper"].targets_in_lanes)(S))
     np.testing.assert_array_equal(target[:, 1], 0)
+
+
+@pytest.mark.parametrize("name", _TASKS)
+def test_what_is_left_to_lose_is_the_posteriors(x64, key, name):
+    """w_bayes, spread, oracle loss and rss of 40 contexts, in float64; rounding as above."""
+    task = _TASKS[name]
+    S = task.sample_moments(key, 40).S
+
+    def one(S):
+        posterior = task.posterior(Moments(S=S, n=task.context))
+        return *posterior.mean_and_spread(), posterior.oracle_loss(), posterior.rss
+
+    mean, *others, rss = eqx.filter_jit(task.judged_in_lanes)(jnp.moveaxis(S, 0, -1))
+    *expected, expected_rss = jax.jit(jax.vmap(one))(S)
+    for ours, theirs in zip((mean.T, *others), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9 * float(jnp.abs(theirs).max()))
+    # A difference of two sums of squares, which may be zero.
+    np.testing.assert_allclose(rss, expected_rss, rtol=1e-6, atol=1e-12 * float(jnp.abs(S).max()))

@@ -29,7 +29,8 @@ from innerloop.tasks import LinearRegression
 from innerloop.threads import one_thread_each
 
 _NOISE = "uniform(0,5)"
-# Long ones first: two processes share them. A third layer of GD++ adds nothing: with two it is ConstRR already.
+# Long ones first: two processes share them. GD++ stops at two layers for the sake of time: the third takes it to ConstRR,
+# beyond which it cannot go.
 _CHAINS = {
     "diag": {"kind": "diag", "layers": 4},
     "diag free": {"kind": "diag", "layers": 4, "heads": 2},
