@@ -62,8 +62,8 @@ def test_nothing_was_seen(x64):
 
 @pytest.mark.parametrize("name", _TASKS)
 def test_what_is_left_to_lose_is_the_posteriors(x64, key, name):
-    """w_bayes, spread, oracle loss and rss of 40 contexts, in float64; weights are of order one, and with nearly no noise
-    rounding of rss moves losses of 1e-16 by 1e-20."""
+    """w_bayes, spread, oracle loss and rss of 40 contexts, in float64. With nearly no noise rss keeps few
+    of its digits, a difference of sums of squares 1e10 times larger, and so does what it says about sigma."""
     task = _TASKS[name]
     S = task.sample_moments(key, 40).S
 
@@ -74,7 +74,7 @@ def test_what_is_left_to_lose_is_the_posteriors(x64, key, name):
     mean, *others, rss = eqx.filter_jit(task.judged_in_lanes)(jnp.moveaxis(S, 0, -1))
     *expected, expected_rss = jax.jit(jax.vmap(one))(S)
     for ours, theirs in zip((mean.T, *others), expected, strict=True):
-        atol = 1e-9 * float(jnp.abs(theirs).max()) + 1e-18
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=atol)
+        atol = 1e-9 * float(jnp.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3 if name == "nearly none" else 1e-6, atol=atol)
     # A difference of two sums of squares, which may be zero.
     np.testing.assert_allclose(rss, expected_rss, rtol=1e-6, atol=1e-12 * float(jnp.abs(S).max()))
