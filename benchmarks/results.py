@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import polars as pl
 
 from innerloop.study.run import git_revision
@@ -32,22 +31,28 @@ def row(
 def record(
     name: str, title: str, groups: Mapping[str, Callable[[], list[dict]]], about: str | None, seed: int = 0
 ) -> None:
-    """Measure the groups that the command line asks for, and store them beside the others."""
+    """Measure the groups that the command line asks for, and store them beside the others.
+
+    What an accelerator measures is stored beside what CPUs did, as groups that name it.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=groups, action="append")
     chosen = parser.parse_args().only or list(groups)
     path = RESULTS / f"{name}.parquet"
     RESULTS.mkdir(parents=True, exist_ok=True)
     kept = pl.read_parquet(path) if path.exists() else None
+    device = jax.devices()[0]
     for group in chosen:
         began = time.perf_counter()
         rows = groups[group]()
+        if device.platform != "cpu":
+            rows = [entry | {"group": f"{entry['group']}, {device.device_kind}"} for entry in rows]
         stamp = {
             "page": title,
             "command": f"python benchmarks/{name}.py",
             "seed": seed,
             "git_revision": git_revision(),
-            "machine": f"{platform.machine()}, {jax.default_backend()}, {jnp.zeros(()).devices().pop().device_kind}",
+            "machine": f"{platform.machine()}, {device.platform}, {device.device_kind}",
             "jax": jax.__version__,
             "wall_seconds": time.perf_counter() - began,
         }

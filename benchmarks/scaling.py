@@ -80,7 +80,7 @@ def seeds() -> list[dict]:
     """Runs that train together in one program: 20 steps of batch 256, 4-layer DIAG."""
     task = il.LinearRegression(10, 20, "uniform(0,5)")
     rows = []
-    for count in (1, 4, 16):
+    for count in (1, 4, 16, 64):
         trainers = [
             FirstOrder(
                 il.LinearTransformer.diag(10, 4, key=jax.random.key(index), label_scale=0.25),

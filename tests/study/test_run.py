@@ -187,9 +187,12 @@ def test_a_damaged_spec_is_named(copied):
         load_run(copied)
 
 
-def test_the_revision_outside_a_checkout_is_unknown(monkeypatch, tmp_path):
+def test_the_revision_outside_a_checkout_is_the_environments_or_unknown(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("INNERLOOP_REVISION", raising=False)
     assert run_module.git_revision.__wrapped__() == "unknown"  # what is known already is not asked again
+    monkeypatch.setenv("INNERLOOP_REVISION", "0123456789ab")
+    assert run_module.git_revision.__wrapped__() == "0123456789ab"
 
 
 def test_the_options_of_a_spec_are_those_of_fit():

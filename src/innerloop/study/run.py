@@ -9,6 +9,7 @@ model.npz            the trained parameters of every depth
 """
 
 import json
+import os
 import platform
 import subprocess
 import warnings
@@ -355,13 +356,16 @@ def environment() -> dict[str, str]:
 
 @cache
 def git_revision() -> str:
-    """The revision of the checkout that the package runs from, "-dirty" if it has changes; "unknown" outside one."""
+    """The revision of the checkout that the package runs from, "-dirty" if it has changes.
+
+    Outside a checkout, in a container's image say, what INNERLOOP_REVISION names; "unknown" without it.
+    """
     here = Path(__file__).parent
     try:
         command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("INNERLOOP_REVISION", "unknown")
 
 
 def _prepare(folder: Path, spec: RunSpec, about: dict[str, str]) -> None:
