@@ -356,16 +356,18 @@ def environment() -> dict[str, str]:
 
 @cache
 def git_revision() -> str:
-    """The revision of the checkout that the package runs from, "-dirty" if it has changes.
+    """The revision of the checkout that the package runs from, "-dirty" if it has changes; "unknown" outside one.
 
-    Outside a checkout, in a container's image say, what INNERLOOP_REVISION names; "unknown" without it.
+    The environment variable INNERLOOP_REVISION names it where no checkout can, in a container's image say.
     """
+    if named := os.environ.get("INNERLOOP_REVISION"):
+        return named
     here = Path(__file__).parent
     try:
         command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return os.environ.get("INNERLOOP_REVISION", "unknown")
+        return "unknown"
 
 
 def _prepare(folder: Path, spec: RunSpec, about: dict[str, str]) -> None:
