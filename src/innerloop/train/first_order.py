@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, Key
 from innerloop.models.linear import LinearTransformer
 from innerloop.tasks import LinearRegression
 from innerloop.train.objectives import Objective, draw
+from innerloop.types import AnyArray
 
 _GUARDS = 8  # a batch has an eighth as many sequences beyond the tail
 
@@ -122,14 +123,16 @@ def advance_together(
     count = min(first.interval, first.steps - step)
     dtype = jax.tree.leaves(_arrays(first.model))[0].dtype
     parts = [eqx.partition(state.carry, eqx.is_array) for state in states]
-    leaves = [jax.tree.leaves(dynamic) for dynamic, _ in parts]
-    members = _Members(
-        leaves=[jnp.stack(column) for column in zip(*leaves, strict=True)],
-        key=jnp.stack([jax.random.key(trainer.data_seed) for trainer in trainers]),
-        learning_rate=jnp.asarray([trainer.learning_rate for trainer in trainers], dtype),
-        label_scale=jnp.asarray([trainer.model.label_scale for trainer in trainers], dtype),
-        law=jnp.asarray([trainer.task.noise.arguments() for trainer in trainers], dtype),
-    )
+    members = [
+        _Member(
+            leaves=jax.tree.leaves(dynamic),
+            key=jax.random.key(trainer.data_seed),
+            learning_rate=np.asarray(trainer.learning_rate, dtype),
+            label_scale=np.asarray(trainer.model.label_scale, dtype),
+            law=np.asarray(trainer.task.noise.arguments(), dtype),
+        )
+        for trainer, (dynamic, _) in zip(trainers, parts, strict=True)
+    ]
     after, losses = _interval(
         members,
         parts[0],
@@ -142,12 +145,12 @@ def advance_together(
         first.guard,
         first.devices,
     )
-    after, losses = [np.asarray(leaf) for leaf in after], np.asarray(losses)
     results = []
-    for index, (trainer, (dynamic, static)) in enumerate(zip(trainers, parts, strict=True)):
-        own = jax.tree.unflatten(jax.tree.structure(dynamic), [jnp.asarray(leaf[index]) for leaf in after])
-        carry = eqx.combine(own, static)
-        finite = losses[index][np.isfinite(losses[index])]
+    for trainer, (dynamic, static), leaves, own in zip(
+        trainers, parts, after, np.asarray(losses), strict=True
+    ):
+        carry = eqx.combine(jax.tree.unflatten(jax.tree.structure(dynamic), leaves), static)
+        finite = own[np.isfinite(own)]
         row = {
             "phase": trainer.optimizer,
             "layers": trainer.model.layers,
@@ -158,14 +161,14 @@ def advance_together(
     return results
 
 
-class _Members(eqx.Module):
-    """What runs that train together differ in, each with a leading axis of runs."""
+class _Member(eqx.Module):
+    """What runs that train together differ in."""
 
     leaves: list[Array]
-    key: Key[Array, "runs"]
-    learning_rate: Float[Array, "runs"]
-    label_scale: Float[Array, "runs"]
-    law: Float[Array, "runs numbers"]
+    key: Key[Array, ""]
+    learning_rate: Float[AnyArray, ""]
+    label_scale: Float[AnyArray, ""]
+    law: Float[AnyArray, "numbers"]
 
 
 @cache  # the same object each interval, or each interval would be compiled anew
@@ -190,7 +193,7 @@ def _last_two_axes(parameters):
 
 @eqx.filter_jit
 def _interval(
-    members: _Members,
+    members: list[_Member],
     parts: tuple[Any, Any],
     task: LinearRegression,
     steps: Int[Array, "count"],
@@ -201,15 +204,17 @@ def _interval(
     guard: float,
     devices: int,
 ):
-    """The same `steps` of every member; returns the new leaves of the carries and the mean loss of every batch.
+    """The same `steps` of every member; returns the leaves of every new carry and the mean losses of every batch.
 
-    `parts` is one member's carry in its arrays and the rest, as a pattern.
+    `parts` is one member's carry in its arrays and the rest, as a pattern. What members differ in is put together and
+    taken apart in here: outside, every array of every member would be a program of its own to start.
     """
     carried, static = jax.tree.structure(parts[0]), parts[1]
-    dtype = members.learning_rate.dtype
+    together: _Member = jax.tree.map(lambda *each: jnp.stack(each), *members)
+    dtype = together.learning_rate.dtype
     ceiling = None if temper is None else temper * _null_loss(task)
 
-    def run(member: _Members):
+    def run(member: _Member):
         law = task.noise.with_arguments([member.law[index] for index in range(member.law.shape[0])])
         own_task = task.with_noise(law)
 
@@ -253,7 +258,8 @@ def _interval(
         return jax.tree.leaves(dynamic), losses
 
     # On a CPU one run after another keeps a batch in cache; an accelerator wants all at once.
-    return jax.lax.map(run, members) if jax.default_backend() == "cpu" else jax.vmap(run)(members)
+    after, losses = jax.lax.map(run, together) if jax.default_backend() == "cpu" else jax.vmap(run)(together)
+    return [[leaf[index] for leaf in after] for index in range(len(members))], losses
 
 
 def _shared(part: Callable, model, key, devices: int):

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
+from jaxtyping import Array, Float
 
 from innerloop.models.linear import LinearTransformer
 from innerloop.tasks import LinearRegression
@@ -123,7 +124,6 @@ def fit_together(
         )
     precision = trainings[0].precision or "float32"
     rows: list[list[dict]] = [[] for _ in fittings]
-    regret = _Regret()
 
     def member(index: int, fitting: Fitting, training: Training) -> loop.Member:
         def keep(update: loop.Report) -> None:
@@ -133,7 +133,7 @@ def fit_together(
 
         return loop.Member(
             make_trainer(_cast(fitting.model, precision), fitting.task, training),
-            regret=partial(regret, fitting.task),
+            fitting.task,
             report=keep,
             before_saving=fitting.before_saving,
             checkpoints=fitting.checkpoints,
@@ -141,7 +141,7 @@ def fit_together(
 
     with jax.enable_x64(precision == "float64"):
         members = [member(index, *pair) for index, pair in enumerate(zip(fittings, trainings, strict=True))]
-        states = loop.run(members, resume=resume, stop=stop, saved=saved)
+        states = loop.run(members, _Regrets(), resume=resume, stop=stop, saved=saved)
         exact = [
             {depth: jax.tree.map(np.asarray, each) for depth, each in member.trainer.by_depth(state).items()}
             for member, state in zip(members, states, strict=True)
@@ -210,18 +210,39 @@ def _available(devices: int) -> int:
     return devices
 
 
-class _Regret:
-    """The mean regret of a model on one fixed draw of its task, for reports."""
+class _Regrets:
+    """The mean regrets of models, each on a fixed draw of its task, for reports."""
 
     def __init__(self):
         self._examples: dict[tuple, Examples] = {}
 
-    def __call__(self, task: LinearRegression, model: LinearTransformer) -> float:
-        if task.identity not in self._examples:
-            self._examples[task.identity] = draw_many(
-                task, "bayes", jax.random.key(_REPORT_STREAM), _REPORT_SEQUENCES
-            )
-        return float(pool_losses(model, self._examples[task.identity]).mean())
+    def __call__(self, tasks: Sequence[LinearRegression], models: Sequence[LinearTransformer]) -> list[float]:
+        for task in tasks:
+            if task.identity not in self._examples:
+                examples = draw_many(task, "bayes", jax.random.key(_REPORT_STREAM), _REPORT_SEQUENCES)
+                # Where models are judged together, it is on the device that trains them.
+                examples = examples if len(tasks) == 1 else jax.tree.map(jnp.asarray, examples)
+                self._examples[task.identity] = examples
+        examples = [self._examples[task.identity] for task in tasks]
+        if len(models) == 1:
+            return [float(pool_losses(models[0], examples[0]).mean())]
+        return [float(loss) for loss in np.asarray(_mean_losses(list(models), examples))]
+
+
+@eqx.filter_jit
+def _mean_losses(models: list[LinearTransformer], examples: list[Examples]) -> Float[Array, "models"]:
+    """What every model loses on its examples."""
+    arrays, pattern = eqx.partition(models[0], eqx.is_array)
+    leaves = [jax.tree.leaves(eqx.filter(model, eqx.is_array)) for model in models]
+    scales = jnp.stack([jnp.asarray(model.label_scale, leaves[0][0].dtype) for model in models])
+
+    def loss(each):
+        leaves, scale, examples = each
+        model = eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), leaves), pattern)
+        return examples.losses(model.with_label_scale(scale).final_weights(examples.moments)).mean()
+
+    together = jax.tree.map(lambda *each: jnp.stack(each), *zip(leaves, scales, examples, strict=True))
+    return jax.lax.map(loss, together) if jax.default_backend() == "cpu" else jax.vmap(loss)(together)
 
 
 def _cast(model: LinearTransformer, precision: str) -> LinearTransformer:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 
 from innerloop.models.linear import LinearTransformer
+from innerloop.tasks import LinearRegression
 from innerloop.train.checkpoint import Checkpoints
 from innerloop.train.first_order import FirstOrder, advance_together
 
@@ -60,7 +61,7 @@ class Member:
 
     Attributes:
         trainer: how it learns.
-        regret: judges the current model for the report.
+        task: what it learns.
         report: called after every interval.
         before_saving: called before every checkpoint: what was reported must be on disk by then, for a resumed run
             starts after it.
@@ -68,7 +69,7 @@ class Member:
     """
 
     trainer: Trainer
-    regret: Callable[[LinearTransformer], float]
+    task: LinearRegression
     report: Callable[[Report], None] | None = None
     before_saving: Callable[[], None] | None = None
     checkpoints: Checkpoints | None = None
@@ -76,6 +77,7 @@ class Member:
 
 def run(
     members: Sequence[Member],
+    regrets: Callable[[Sequence[LinearRegression], Sequence[LinearTransformer]], Sequence[float]],
     *,
     resume: bool = False,
     save_every: float = 2.0,
@@ -87,6 +89,7 @@ def run(
     Members that stand at the same step advance together, in one compiled program, where there are several.
 
     Args:
+        regrets: judges the current models, each on its task, for the report.
         resume: go on from the newest readable checkpoint of each, if there is one.
         save_every: seconds between checkpoints, or more where saving takes long; the last state is always saved.
         stop: asked after every interval; if it says so, everything is saved.
@@ -110,11 +113,15 @@ def run(
         else:
             trainers = [cast(FirstOrder, members[k].trainer) for k in together]
             results = advance_together(trainers, states)
+        judged = regrets(
+            [members[k].task for k in together],
+            [members[k].trainer.current(state) for k, (state, _) in zip(together, results, strict=True)],
+        )
         now = time.monotonic()
-        for k, (state, row) in zip(together, results, strict=True):
+        for k, (state, row), regret in zip(together, results, judged, strict=True):
             places[k] = (step + 1, state)
             unsaved.add(k)
-            _tell(members[k], step + 1, state, row, now - began, before[k])
+            _tell(members[k], state, {"step": step + 1, **row, "regret": regret}, now - began, before[k])
         stopping = stop is not None and stop()
         ended = any(members[k].trainer.finished(places[k][1]) for k in together)
         if ended or stopping or now - last > max(save_every, 20 * cost):
@@ -136,13 +143,12 @@ def _begun(member: Member, resume: bool) -> tuple[int, Any]:
     return 0, member.trainer.start()
 
 
-def _tell(member: Member, step: int, state: Any, row: dict, seconds: float, before: float) -> None:
+def _tell(member: Member, state: Any, row: dict, seconds: float, before: float) -> None:
     if member.report is None:
         return
     progress = member.trainer.progress(state)
     left = seconds * (1 - progress) / (progress - before) if progress > before else None
-    row = {"step": step, **row, "regret": member.regret(member.trainer.current(state)), "seconds": seconds}
-    member.report(Report(row, progress, left))
+    member.report(Report(row | {"seconds": seconds}, progress, left))
 
 
 def _save(member: Member, step: int, state: Any) -> None:
