@@ -18,6 +18,7 @@ from innerloop.figures.style import Look, looks, method_key, rc
 from innerloop.figures.table import Table, checked, refuse
 from innerloop.tasks import NoiseLaw, Uniform, parse_noise
 
+_BREAKDOWN = 10.0  # times the largest loss at levels that were trained on: more says no more
 SIGMA = "noise level \N{GREEK SMALL LETTER SIGMA} (standard deviation)"
 
 
@@ -67,7 +68,7 @@ def losses_against_sigma(
     ("after layer 3"), and keep their looks in all panels. Bands are two standard errors. The floor of every
     panel is the line of the method "bayes": the Bayes-optimal predictor for the law that was trained on. Axes
     hold all other lines; where Bayes or the oracle is lower, as near sigma = 0, or a loss is 0, it leaves the
-    panel at the bottom.
+    panel at the bottom. Where a model breaks down beyond what it was trained on, its line leaves at the top.
 
     Args:
         frame: columns panel, method, sigma, value (>= 0) and standard_error (null: not known); every panel
@@ -99,7 +100,9 @@ def losses_against_sigma(
     marks = {}
     for name, axes in panels.items():
         rows = table.filter(pl.col("panel") == name)
-        loss_axis(axes, reach(_above(table if share else rows, bounds)), log=True, small=True)
+        shown = [_shown(table.filter(pl.col("panel") == each), bounds, trained[each]) for each in names]
+        own = pl.concat(shown) if share else shown[names.index(name)]
+        loss_axis(axes, reach(own), log=True, small=True)
         mark = _draw_panel(axes, rows, found, trained[name], small=True)
         marks[isinstance(trained[name], Uniform)] = mark
     for uniform, mark in marks.items():
@@ -118,6 +121,17 @@ def _above(rows: pl.DataFrame, bounds: list[str]) -> pl.DataFrame:
     return rows if others.is_empty() else others
 
 
+def _shown(rows: pl.DataFrame, bounds: list[str], law: NoiseLaw) -> pl.DataFrame:
+    """The rows that an axis must hold: not the bounds, nor what breaks down beyond the levels that were trained on."""
+    rows = _above(rows, bounds)
+    greatest = float(law.quadrature(64)[0].max())
+    known = rows.filter(pl.col("sigma") <= greatest) if greatest > 0 else rows
+    top = pl.lit(_BREAKDOWN * (known if len(known) else rows)["value"].max())
+    return rows.filter(pl.col("value") <= top).with_columns(
+        standard_error=pl.min_horizontal("standard_error", (top - pl.col("value")) / 2)
+    )
+
+
 def _draw_panel(
     axes: Axes, table: pl.DataFrame, found: dict[str, Look], law: NoiseLaw, *, small: bool = False
 ) -> Artist:
@@ -127,15 +141,16 @@ def _draw_panel(
     if small:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=largest > 1))
     mark = _mark_trained(axes, law)
-    bottom = axes.get_ylim()[0]
+    bottom, top = axes.get_ylim()
     for method in table["method"].unique(maintain_order=True):
         rows = table.filter(pl.col("method") == method).sort("sigma")
         x, y = rows["sigma"].to_numpy(), rows["value"].to_numpy()
-        draw_band(axes, x, y, rows["standard_error"], found[method])
+        shown = rows.filter(pl.col("value") <= top)
+        draw_band(axes, *shown.select("sigma", "value").to_numpy().T, shown["standard_error"], found[method])
         line = draw_line(axes, x, y, found[method], small=small)
         # One marker in eight is enough to tell the lines apart on a fine grid.
         line.set_markevery(max(1, len(x) // (5 if small else 8)))
-        line.set_clip_on(bool((y < bottom).any()))
+        line.set_clip_on(bool(((y < bottom) | (y > top)).any()))
     return mark
 
 

@@ -9,6 +9,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from innerloop import figures
+from innerloop.figures.axes import power
 from innerloop.figures.grid import spelt
 from innerloop.papers.vladymyrov2024.measured import Part, read
 from innerloop.papers.vladymyrov2024.printed import printed_table_1
@@ -155,7 +156,7 @@ def _figure4(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     rows = frame("matrices").sort("matrix", "layer", "head", "row", "column")
     size = {name: rows[name].n_unique() for name in ("layer", "head", "row", "column")}
     p, q = (rows.filter(matrix=name)["value"].to_numpy().reshape(*size.values()) for name in "PQ")
-    title = f"FULL, {_plural(rows['layers'][0])}, {rows['problem'][0]}"
+    title = f"FULL, {_plural(rows['layers'][0])}, {spelt(rows['problem'][0])}"
     caption = (
         "P and Q of every layer in the paper's convention: a layer adds P S Q to every token, S the plain "
         "sum over the context. c P and Q / c are the same layer, so each row of maps has a scale of its "
@@ -220,7 +221,7 @@ def _theorems(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     checks, solver, contexts = (frame(name) for name in ("checks", "solver", "contexts"))
     layers = solver.filter(pl.col("layers").is_finite()).select(
         "condition",
-        method=pl.format("error {}", pl.col("error").map_elements(lambda e: f"{e:.0e}", pl.String)),
+        method=pl.format("error {}", pl.col("error").map_elements(power, pl.String)),
         value="layers",
         standard_error=pl.lit(None, pl.Float64),
     )
