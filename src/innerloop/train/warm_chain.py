@@ -86,7 +86,8 @@ class WarmChain:
         seed: everything random follows from it.
         warm: go through all depths from 1; else solve the model's depth from `starts` cold starts.
         starts: cold starts at each depth; one less at the third and deeper ones, where a cold start has never won.
-        sample: sequences in a Jacobian; pool: sequences on which a trial is judged; polish: both times this at the end.
+        sample: sequences in a Jacobian; pool: sequences on which a trial is judged; scout: the share of both that
+            candidates are tried on; polish: both times this at the end.
         judge: sequences on which every depth is judged.
         guard: weight of the loss on `beyond` sequences of the largest label energy among many whose labels are up to a
             third too large: where deep models break, which one sequence in a million shows, a pool of this size never.
@@ -102,6 +103,7 @@ class WarmChain:
     starts: int = 1
     sample: int = 4096
     pool: int = 12288
+    scout: float = 0.25
     polish: int = 3
     judge: int = 102_400
     steps: int = 30
@@ -139,7 +141,7 @@ class WarmChain:
     def advance(self, state: ChainState) -> tuple[ChainState, dict]:
         """One Levenberg-Marquardt iteration, and what follows from it."""
         place = state.place
-        sample = round(self.sample * {"scout": 0.25, "solve": 1, "polish": self.polish}[place.phase])
+        sample = round(self.sample * {"scout": self.scout, "solve": 1, "polish": self.polish}[place.phase])
         after = second_order.iterate(
             state.current,
             self._pool(place.phase, state.hard),
@@ -217,17 +219,20 @@ class WarmChain:
     def _scouted(self, state: ChainState) -> ChainState:
         """The next candidate, the next heat, or the solve of the best."""
         model, heat = state.current.model, state.place.heat
-        # Scouts run on a part of the pool; all of it says which is best, but for poles, which the solve will cure.
-        losses = np.sort(second_order.pool_losses(model, self._pool("solve", state.hard).examples))
-        loss = float(losses[: -max(1, len(losses) // 1000)].mean())
-        scouted = (*state.place.scouted, loss)
+        last = heat + 1 == len(self.heats) or len(state.scouts) == 1
+        # Scouts run on a part of the pool, and what they lose there says who goes on; all of it says which is best.
+        losses = state.current.losses
+        if last:
+            losses = second_order.pool_losses(model, self._pool("solve", state.hard).examples)
+        losses = np.sort(losses)[: -max(1, len(losses) // 1000)]  # but for poles, which the solve will cure
+        scouted = (*state.place.scouted, float(losses.mean()))
         scouts = list(state.scouts)
         scouts[len(scouted) - 1] = model
         if len(scouted) < len(scouts):
             state = replace(state, scouts=tuple(scouts)).at(scouted=scouted)
             return self._begin(state, scouts[len(scouted)], "scout")
         best = np.argsort(np.nan_to_num(scouted, nan=np.inf), kind="stable")
-        if heat + 1 < len(self.heats) and len(scouts) > 1:
+        if not last:
             chosen = tuple(scouts[k] for k in best[: self.heats[heat + 1][0]])
             state = replace(state, scouts=chosen).at(scouted=(), heat=heat + 1)
             return self._begin(state, chosen[0], "scout")
@@ -306,7 +311,7 @@ class WarmChain:
         else:
             examples = self._draw("pool", 0, self.pool)
             if phase == "scout":
-                examples = second_order.take(examples, np.arange(self.pool // 3))
+                examples = second_order.take(examples, np.arange(round(self.pool * self.scout)))
         pool = Pool.of(examples).with_hard(hard)
         if self.guard == 0:
             return pool
