@@ -1,7 +1,8 @@
 """A causal decoder on regression prompts: pre-LN transformer layers over interleaved tokens, with a mixer per layer.
 
 A prompt of n points becomes 2 n tokens x_0, y_0, x_1, y_1, .. (Garg et al. 2022): the label stands in the first of `dim`
-coordinates, the rest are zeros. Each token is mapped to `width` numbers and given its position's vector; then every layer does
+coordinates, the rest are zeros. Each token is mapped to `width` numbers and given its position's vector; then every layer
+does
 
     h <- h + mix(norm(h)),    h <- h + mlp(norm(h))
 
@@ -81,8 +82,8 @@ class CausalDecoder(eqx.Module):
         final_layer_norm: whether the last layer's tokens are normalised before the prediction is read.
         bias: whether maps and norms have biases.
         feature_map: of linear attention, see `innerloop.models.mixers.linear_attention`.
-        init: `"gpt2"`, N(0, 0.02^2) for the layers' weights and the positions, divided by sqrt(2 layers) where a layer adds to
-            its input, zero biases, and PyTorch's default where tokens are read in and out, as in Garg et al. (2022); or
+        init: `"gpt2"`, N(0, 0.02^2) for the layers' weights and the positions, divided by sqrt(2 layers) where a layer adds
+            to its input, zero biases, and PyTorch's default where tokens are read in and out, as in Garg et al. (2022); or
             `"torch"`, PyTorch's defaults everywhere: U(-1/sqrt(inputs), 1/sqrt(inputs)), and N(0, 1) for the positions.
         key: for the initial values.
 
@@ -214,7 +215,9 @@ class CausalDecoder(eqx.Module):
                 f"xs must have shape (..., n, {self.dim}) with n from 1 to {self.points}, got {xs.shape}"
             )
         if ys.shape != xs.shape[:-1]:
-            raise ValueError(f"ys must have shape {xs.shape[:-1]} beside xs of shape {xs.shape}, got {ys.shape}")
+            raise ValueError(
+                f"ys must have shape {xs.shape[:-1]} beside xs of shape {xs.shape}, got {ys.shape}"
+            )
         labels = jnp.zeros_like(xs).at[..., 0].set(ys)
         *batch, n, dim = xs.shape
         return jnp.stack([xs, labels], axis=-2).reshape(*batch, 2 * n, dim)
@@ -248,7 +251,13 @@ class CausalDecoder(eqx.Module):
         ratio = arrays["_backbone.h.0.mlp.c_fc.weight"].shape[1] // positions.shape[1]
         shell = eqx.filter_eval_shape(
             lambda key: CausalDecoder(
-                dim, len(positions) // 2, layers, width=positions.shape[1], heads=heads, mlp_ratio=ratio, key=key
+                dim,
+                len(positions) // 2,
+                layers,
+                width=positions.shape[1],
+                heads=heads,
+                mlp_ratio=ratio,
+                key=key,
             ),
             jax.random.key(0),
         )
@@ -320,7 +329,9 @@ def _parse_mixers(mixers: str | Sequence[str], layers: int, heads: int) -> tuple
     if isinstance(mixers, str) and len(entries) == 1:
         entries = entries * layers
     if len(entries) != layers:
-        raise ValueError(f"mixers must have one entry for each of the {layers} layers, got {len(entries)}: {mixers!r}")
+        raise ValueError(
+            f"mixers must have one entry for each of the {layers} layers, got {len(entries)}: {mixers!r}"
+        )
     return tuple(_parse_mixer(entry, heads) for entry in entries)
 
 

@@ -39,7 +39,9 @@ def checked(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
     arrays = {name: _array(value) for name, value in state_dict.items() if not _UNUSED.fullmatch(name)}
     for name in (READ_IN + ".weight", POSITIONS, "_backbone.h.0.mlp.c_fc.weight"):
         if name not in arrays:
-            raise ValueError(f"the state dict must have {name!r}, got {', '.join(sorted(arrays)) or 'nothing'}")
+            raise ValueError(
+                f"the state dict must have {name!r}, got {', '.join(sorted(arrays)) or 'nothing'}"
+            )
         if arrays[name].ndim != 2:
             raise ValueError(f"{name} must have two axes, got shape {arrays[name].shape}")
     if len(arrays[POSITIONS]) % 2:

@@ -7,9 +7,9 @@ Linear attention (Katharopoulos et al. 2020) replaces exp(<q, k>) by <phi(q), ph
 
     out_i = phi(q_i)^T (sum_{j<=i} phi(k_j) v_j^T) / (phi(q_i)^T sum_{j<=i} phi(k_j))
 
-The two sums are all that token i needs of those before it, so it can run in three ways: *parallel*, all pairs of tokens under
-a causal mask; *recurrent*, token by token with the two sums as its state; *chunked*, pairs within chunks and the state between
-them, with time and memory that grow as the number of tokens.
+The two sums are all that token i needs of those before it, so it can run in three ways: *parallel*, all pairs of tokens
+under a causal mask; *recurrent*, token by token with the two sums as its state; *chunked*, pairs within chunks and the state
+between them, with time and memory that grow as the number of tokens.
 """
 
 from collections.abc import Callable
@@ -38,14 +38,12 @@ _FEATURES: dict[FeatureMap, Callable[[Array], Array]] = {
 def softmax_attention(q: Heads, k: Heads, v: Heads) -> Heads:
     """Causal scaled dot-product attention, softmax_j(<q_i, k_j> / sqrt(head_dim)).
 
-    On a GPU, half precision (float16, bfloat16) runs cuDNN's fused kernel, whose memory grows as the number of tokens; there
-    is none for float32 and float64, whose scores of all pairs are formed.
+    On a GPU, half precision (float16, bfloat16) runs cuDNN's fused kernel, whose memory grows as the number of tokens;
+    there is none for float32 and float64, whose scores of all pairs are formed.
     """
     half = q.dtype in (jnp.float16, jnp.bfloat16)
     fused = half and jax.default_backend() == "gpu"
-    return jax.nn.dot_product_attention(
-        q, k, v, is_causal=True, implementation="cudnn" if fused else "xla"
-    )
+    return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn" if fused else "xla")
 
 
 def linear_attention(
@@ -122,9 +120,7 @@ def _parallel(q: Heads, k: Heads, v: Heads, _size: int) -> _Sums:
     return jnp.einsum("bhij,bjhe->bihe", scores, v), jnp.moveaxis(scores.sum(-1), 1, 2)
 
 
-def _step(
-    state: LinearState, qkv: tuple[Heads, Heads, Heads]
-) -> tuple[LinearState, _Sums]:
+def _step(state: LinearState, qkv: tuple[Heads, Heads, Heads]) -> tuple[LinearState, _Sums]:
     """The sums of one chunk, and the state after it."""
     q, k, v = qkv
     total, weight = _parallel(q, k, v, q.shape[1])

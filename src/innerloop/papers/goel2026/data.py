@@ -38,8 +38,8 @@ def pool() -> Sequences:
 def anisotropic() -> Sequences:
     """The 1000 sequences of the shifted test set: weights from N(0, diag(0.5, 1, 1.5, 1, 1.75)).
 
-    Its recipe starts from the pool's seed, so its inputs are those of the pool's first 1000 sequences, which are trained on:
-    the shift is one of the weights.
+    Its recipe starts from the pool's seed, so its inputs are those of the pool's first 1000 sequences, which are trained
+    on: the shift is one of the weights.
     """
     return _draw(ANISOTROPIC, np.sqrt(_VARIANCES))
 
@@ -49,5 +49,5 @@ def _draw(sequences: int, scale: np.ndarray) -> Sequences:
     random = np.random.RandomState(_SEED)
     X = random.standard_normal((sequences, POINTS, DIM))
     beta = random.standard_normal((sequences, DIM)) * scale
-    # One sequence at a time, as a plain sum over dim: the bits must not depend on the BLAS.
+    # This form of the product does not call a BLAS, whose bits differ from one to the next.
     return Sequences(X, np.einsum("spd,sd->sp", X, beta), beta)
