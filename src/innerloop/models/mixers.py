@@ -8,8 +8,8 @@ Linear attention (Katharopoulos et al. 2020) replaces exp(<q, k>) by <phi(q), ph
     out_i = phi(q_i)^T (sum_{j<=i} phi(k_j) v_j^T) / (phi(q_i)^T sum_{j<=i} phi(k_j))
 
 The two sums are all that token i needs of those before it, so it can run in three ways: *parallel*, all pairs of tokens
-under a causal mask; *recurrent*, token by token with the two sums as its state; *chunked*, pairs within chunks and the state
-between them, with time and memory that grow as the number of tokens.
+under a causal mask; *recurrent*, token by token with the two sums as its state; *chunked*, pairs within chunks and the
+state between them, with time and memory that grow as the number of tokens.
 """
 
 from collections.abc import Callable
