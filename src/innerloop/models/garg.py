@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 READ_IN, READ_OUT = "_read_in", "_read_out"
 POSITIONS = "_backbone.wpe.weight"
+_LINEAR = (READ_IN + ".weight", READ_OUT + ".weight")
 
 _BLOCK = {
     "norm_mix": "ln_1",
@@ -71,7 +72,8 @@ def filled(shell: "CausalDecoder", arrays: Mapping[str, np.ndarray]) -> "CausalD
             raise ValueError(f"the state dict must have {name!r}")
         array = _turned(name, arrays[name])
         if array.shape != leaf.shape:
-            raise ValueError(f"{name} must have shape {_turned(name, leaf).shape}, got {arrays[name].shape}")
+            shape = leaf.shape[::-1] if name in _LINEAR else leaf.shape
+            raise ValueError(f"{name} must have shape {shape}, got {arrays[name].shape}")
         filled.append(jnp.asarray(array, leaf.dtype))
     return jax.tree.unflatten(structure, filled)
 
@@ -98,8 +100,8 @@ def _name(path: str) -> str:
     return {"read_in": READ_IN, "read_out": READ_OUT, "final_norm": "_backbone.ln_f"}[part] + f".{kind}"
 
 
-def _turned(name: str, array: Any) -> Any:
-    return array.T if name in (READ_IN + ".weight", READ_OUT + ".weight") else array
+def _turned(name: str, array: np.ndarray) -> np.ndarray:
+    return array.T if name in _LINEAR else array
 
 
 def _array(value: Any) -> np.ndarray:

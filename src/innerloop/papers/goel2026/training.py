@@ -242,7 +242,8 @@ def _interval(
                 return by_position.mean(), by_position
 
             grads, by_position = jax.grad(loss, has_aux=True)(model)
-            updates, state = optimizer.update(grads, state, model)
+            with jax.numpy_dtype_promotion("standard"):  # Optax counts steps in integers
+                updates, state = optimizer.update(grads, state, model)
             return (optax.apply_updates(model, updates), state), by_position
 
         (model, state), losses = jax.lax.scan(update, (model, state), first + jnp.arange(count))
