@@ -1,23 +1,27 @@
 """innerloop: the laboratory for the learning algorithm that runs inside a forward pass."""
 
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from innerloop.lazy import lazily
 
 if TYPE_CHECKING:
-    from innerloop import predictors, probe
+    from innerloop import papers, predictors, probe
     from innerloop.evaluation import bayes_floor, evaluate, loss_by_sigma
-    from innerloop.models import LinearTransformer
+    from innerloop.models import CausalDecoder, LinearTransformer
     from innerloop.study import load_run, load_study
     from innerloop.tasks import Categorical, Fixed, LinearRegression, Uniform, parse_noise
     from innerloop.train import fit
     from innerloop.types import Moments, Prompt
 
-__version__ = version("innerloop")
+try:
+    __version__ = version("innerloop")
+except PackageNotFoundError:  # a source tree on the path that was never installed
+    __version__ = "0+unknown"
 
 __all__ = [
     "Categorical",
+    "CausalDecoder",
     "Fixed",
     "LinearRegression",
     "LinearTransformer",
@@ -30,6 +34,7 @@ __all__ = [
     "load_run",
     "load_study",
     "loss_by_sigma",
+    "papers",
     "parse_noise",
     "predictors",
     "probe",
@@ -39,7 +44,8 @@ __getattr__ = lazily(
     __name__,
     {
         "innerloop.evaluation": ("bayes_floor", "evaluate", "loss_by_sigma"),
-        "innerloop.models": ("LinearTransformer",),
+        "innerloop.models": ("CausalDecoder", "LinearTransformer"),
+        "innerloop.papers": ("papers",),
         "innerloop.predictors": ("predictors",),
         "innerloop.probe": ("probe",),
         "innerloop.study": ("load_run", "load_study"),

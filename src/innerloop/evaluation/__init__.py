@@ -1,6 +1,7 @@
 """How well a predictor does."""
 
 from innerloop.evaluation.compare import baseline_predictors, compare_runs, judge_baselines
+from innerloop.evaluation.convergence import samples_to
 from innerloop.evaluation.losses import Estimate, Evaluation, bayes_floor, evaluate, evaluate_many
 from innerloop.evaluation.profiles import loss_by_sigma, losses_by_sigma
 
@@ -15,4 +16,5 @@ __all__ = [
     "judge_baselines",
     "loss_by_sigma",
     "losses_by_sigma",
+    "samples_to",
 ]

@@ -1,0 +1,41 @@
+"""How fast a loss falls: the sequences that training needs to cover a share of the way to its best value."""
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+
+def samples_to(
+    sequences_seen: Shaped[np.ndarray, "evaluations"],
+    losses: Shaped[np.ndarray, "*runs evaluations"],
+    fraction: float = 0.9,
+) -> Float[np.ndarray, "*runs"]:
+    """The sequences seen at the first evaluation where a loss has covered `fraction` of the way from its first to its best.
+
+    Args:
+        sequences_seen: at each evaluation, increasing, `(evaluations,)`.
+        losses: of one run or of several, `(..., evaluations)`.
+        fraction: q, more than 0 and at most 1; Goel et al. (2026) take 0.9.
+
+    Returns:
+        One number a run, `(...)`; NaN for a loss that never fell below its first value.
+
+    Raises:
+        ValueError: the shapes do not fit together, `sequences_seen` does not increase, a loss is not finite, or the
+            fraction is out of range.
+    """
+    seen, losses = np.asarray(sequences_seen, np.float64), np.asarray(losses, np.float64)
+    if seen.ndim != 1 or not len(seen) or losses.shape[-1:] != seen.shape:
+        raise ValueError(
+            "sequences_seen must have shape (evaluations,) and losses (..., evaluations), "
+            f"got {seen.shape} and {losses.shape}"
+        )
+    if not (np.diff(seen) > 0).all():
+        raise ValueError("sequences_seen must increase from one evaluation to the next")
+    if not np.isfinite(losses).all():
+        raise ValueError("losses must be finite, got NaN or infinity")
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be more than 0 and at most 1, got {fraction!r}")
+    first, best = losses[..., :1], losses.min(-1, keepdims=True)
+    # In this order the best value itself passes at fraction 1, whatever is rounded.
+    covered = losses - best <= (1 - fraction) * (first - best)
+    return np.where((best < first)[..., 0], seen[covered.argmax(-1)], np.nan)
