@@ -213,6 +213,7 @@ def test_learns_to_beat_averaging(mixers):
 
     def loss(model, key):
         prompt = task.sample_prompts(key, 64)
+        assert prompt.label is not None
         xs = jnp.concatenate([prompt.x, prompt.query[:, None]], 1)
         ys = jnp.concatenate([prompt.y, prompt.label[:, None]], 1)
         return jnp.square(model(xs, ys) - ys).mean()
