@@ -26,7 +26,9 @@ def test_prompts_are_whole_sequences_of_the_pool_in_equal_shares(key):
 def test_the_sequences_are_the_tasks(key):
     pool = Pool(TASK, 2000, seed=1)
     drawn = pool.sequences
-    np.testing.assert_allclose(drawn.y, np.einsum("sni,si->sn", drawn.x, drawn.weights), atol=1e-5)
+    np.testing.assert_allclose(
+        drawn.y, np.einsum("sni,si->sn", *map(np.asarray, (drawn.x, drawn.weights))), atol=1e-5
+    )
     for array in (drawn.x, drawn.weights, drawn.query):
         # Second moments of a standard normal: standard error sqrt(2 / n).
         assert abs(float((np.asarray(array) ** 2).mean()) - 1) < 5 * np.sqrt(2 / array.size)

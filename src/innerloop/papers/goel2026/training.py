@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,10 +116,10 @@ class Trained:
     run_seconds: float
 
     def last_point(self, set: str = "isotropic") -> pl.DataFrame:
-        """The loss at the last point, the paper's measure: columns seed, step, sequences_seen, loss."""
+        """The last point's loss, the paper's measure: columns seed, step, sequences_seen, loss, in order of the steps."""
         last = pl.col("position") == pl.col("position").max()
         chosen = self.losses.filter(last).filter(pl.col("set") == set)
-        return chosen.select("seed", "step", "sequences_seen", "loss").sort("seed", "step")
+        return chosen.select("seed", "step", "sequences_seen", "loss")
 
     def samples_to(self, fraction: float = 0.9) -> pl.DataFrame:
         """Sequences seen until the last point's test loss has covered `fraction` of its way: columns seed, sequences.
@@ -214,7 +215,7 @@ def _start(
 ) -> tuple[CausalDecoder, optax.OptState]:
     """Models and states of the optimiser, with a leading axis of seeds."""
     models = jax.vmap(lambda key: program.model(jax.random.fold_in(key, _INIT), **changes))(keys)
-    return models, jax.vmap(optimizer.init)(models)
+    return models, jax.vmap(optimizer.init)(eqx.filter(models, eqx.is_array))
 
 
 def _interval(
@@ -244,7 +245,7 @@ def _interval(
             grads, by_position = jax.grad(loss, has_aux=True)(model)
             with jax.numpy_dtype_promotion("standard"):  # Optax counts steps in integers
                 updates, state = optimizer.update(grads, state, model)
-            return (optax.apply_updates(model, updates), state), by_position
+            return (eqx.apply_updates(model, updates), state), by_position
 
         (model, state), losses = jax.lax.scan(update, (model, state), first + jnp.arange(count))
         return model, state, losses.mean(0)
