@@ -19,6 +19,7 @@ import numpy as np
 import polars as pl
 from results import RESULTS, page, row
 
+from innerloop import figures
 from innerloop.evaluation.convergence import samples_to
 from innerloop.papers.goel2026 import Program, Trained, grid, train
 from innerloop.study.run import git_revision
@@ -97,6 +98,32 @@ def store(folder: Path) -> None:
     frame = pl.DataFrame([entry | stamp for entry in rows], infer_schema_length=None)
     frame.write_parquet(RESULTS / "goel2026.parquet")
     (RESULTS / "goel2026.md").write_text(page(frame))
+    draw(curves)
+
+
+def draw(curves: pl.DataFrame) -> None:
+    """The test loss of all programs as a picture."""
+    last = curves.filter(
+        (pl.col("set") == "isotropic")
+        & (pl.col("position") == curves["position"].max())
+        & (pl.col("sequences_seen") > 0)
+    ).sort("layers", "architecture", "seed", "step")
+    method = pl.col("architecture").replace({"quadratic": "softmax"})
+    table = last.select(
+        pl.format("{} layers", "layers").replace({"1 layers": "1 layer"}).alias("panel"),
+        method.alias("method"),
+        "seed",
+        pl.col("sequences_seen").alias("sequences"),
+        pl.col("loss").alias("value"),
+    )
+    printed = {
+        (f"{name[-1]} layers", "softmax" if name.startswith("quadratic") else "linear"): value
+        for name, (value, _) in _PRINTED.items()
+    }
+    figure = figures.losses_while_training(
+        table, loss="test loss at the last point (squared error / 5)", published=printed
+    )
+    figure.savefig(RESULTS.parent / "figures" / "goel2026_as_published.png", dpi=200)
 
 
 def _curves(curves: pl.DataFrame, name: str) -> dict[str, pl.DataFrame]:

@@ -84,7 +84,16 @@ def page(frame: pl.DataFrame) -> str:
                 f"| {entry['what']} | {entry['bar']} | {entry['measured']:.5g} | {error} | {entry['note']} |"
             )
         lines.append("")
-    revisions = ", ".join(frame["git_revision"].unique(maintain_order=True))
-    lines.append(f"Revisions {revisions} (dirty: with changes not yet committed), seed {last['seed']},")
-    lines += [f"{last['machine']}, JAX {last['jax']}.", ""]
+    lines += [
+        "## What measured it",
+        "",
+        "| group | revision | seed | machine | JAX | seconds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for entry in frame.unique("group", keep="first", maintain_order=True).iter_rows(named=True):
+        lines.append(
+            f"| {entry['group']} | {entry['git_revision']} | {entry['seed']} | {entry['machine']} | {entry['jax']} | "
+            f"{entry['wall_seconds']:.0f} |"
+        )
+    lines += ["", "A revision that ends in -dirty had changes that were not yet committed.", ""]
     return "\n".join(lines)

@@ -484,3 +484,44 @@ def test_many_panels_are_the_same_drawing_every_time():
     assert figures.svg(figures.regrets_against_depth(table)) == figures.svg(
         figures.regrets_against_depth(table)
     )
+
+
+def trained() -> pl.DataFrame:
+    """Three seeds of two methods at two depths; the loss falls as 1 / sequences."""
+    rows = [
+        (f"{depth} layers", method, seed, seen, factor * (1 + seed) / depth / seen)
+        for depth, (method, factor), seed, seen in itertools.product(
+            [1, 3], [("softmax", 100.0), ("linear", 200.0)], [0, 1, 5], [64, 640, 6400]
+        )
+    ]
+    return pl.DataFrame(rows, schema=["panel", "method", "seed", "sequences", "value"], orient="row")
+
+
+def test_losses_while_training_are_medians_between_all_seeds():
+    figure = figures.losses_while_training(
+        trained(), loss="test loss", published={("3 layers", "linear"): 0.02}
+    )
+    assert list(panels(figure)) == ["1 layers", "3 layers"]
+    for depth, axes in zip([1, 3], panels(figure).values(), strict=True):
+        drawn = [line for line in axes.lines if len(line.get_xdata()) == 3]
+        bands = [band for band in axes.collections if isinstance(band, FillBetweenPolyCollection)]
+        for line, band, factor in zip(drawn, bands, [100, 200], strict=True):
+            seen = np.array([64, 640, 6400])
+            np.testing.assert_array_equal(line.get_xdata(), seen)
+            np.testing.assert_allclose(line.get_ydata(), factor * 2 / depth / seen)  # of seeds 0, 1, 5
+            edges = band.get_paths()[0].vertices[:, 1]
+            np.testing.assert_allclose(
+                [edges.min(), edges.max()], [factor / depth / 6400, factor * 6 / depth / 64]
+            )
+    (mark,) = [line for line in panels(figure)["3 layers"].lines if len(line.get_xdata()) == 1]
+    assert (*mark.get_xdata(), *mark.get_ydata()) == (6400, 0.02)
+    assert mark.get_markeredgecolor() == METHODS["linear"].colour
+
+
+def test_losses_while_training_refuse_what_has_no_place():
+    with pytest.raises(ValueError, match="'sequences' must be positive"):
+        figures.losses_while_training(trained().with_columns(pl.col("sequences") - 64), loss="loss")
+    with pytest.raises(
+        ValueError, match=r"published must be given for lines of the frame, got \('6 layers', 'linear'\)"
+    ):
+        figures.losses_while_training(trained(), loss="loss", published={("6 layers", "linear"): 0.1})

@@ -201,7 +201,8 @@ def test_prompts_that_do_not_fit_are_refused(rng):
 
 @pytest.mark.parametrize("mixers", ["softmax", "linear"])
 def test_learns_to_beat_averaging(mixers):
-    # One feature, fresh noise-free sequences: averaging, y = <sum_i y_i x_i / n, x>, loses 2 / n = 1/2 at n = 4; the start, 1.
+    # One feature, fresh noise-free sequences: averaging, y = <sum_i y_i x_i / n, x>, loses 2 / n = 1/2 at n = 4; the start
+    # loses 1.
     task = il.LinearRegression(1, 4, "fixed(0)")
     model = CausalDecoder(1, 5, 1, width=32, heads=2, mixers=mixers, key=KEY)
     optimizer = optax.adam(3e-3)
@@ -220,7 +221,7 @@ def test_learns_to_beat_averaging(mixers):
                 updates, state = optimizer.update(jax.grad(loss)(model, key), state)
             return (optax.apply_updates(model, updates), state), None
 
-        keys = jax.random.split(jax.random.fold_in(KEY, 1), 1000)
+        keys = jax.random.split(jax.random.fold_in(KEY, 1), 2000)
         return jax.lax.scan(update, (model, optimizer.init(model)), keys)[0][0]
 
     prompts = task.sample_prompts(jax.random.fold_in(KEY, 2), 4000)

@@ -3,6 +3,7 @@
 A name in the singular is one panel, in the plural the paper's figure with all its panels.
 """
 
+from innerloop.figures.curves import losses_while_training
 from innerloop.figures.depth import loss_against_depth, losses_against_depth
 from innerloop.figures.export import save, svg
 from innerloop.figures.layers import loss_after_layer, losses_after_layer
@@ -24,6 +25,7 @@ __all__ = [
     "losses_after_layer",
     "losses_against_depth",
     "losses_against_sigma",
+    "losses_while_training",
     "output_scale",
     "regret_against_depth",
     "regrets_against_depth",

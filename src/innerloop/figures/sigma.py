@@ -126,7 +126,7 @@ def _shown(rows: pl.DataFrame, bounds: list[str], law: NoiseLaw) -> pl.DataFrame
     rows = _above(rows, bounds)
     greatest = float(law.quadrature(64)[0].max())
     known = rows.filter(pl.col("sigma") <= greatest) if greatest > 0 else rows
-    top = pl.lit(_BREAKDOWN * (known if len(known) else rows)["value"].max())
+    top = pl.lit(_BREAKDOWN * (known if len(known) else rows)["value"].to_numpy().max())
     return rows.filter(pl.col("value") <= top).with_columns(
         standard_error=pl.min_horizontal("standard_error", (top - pl.col("value")) / 2)
     )
@@ -146,7 +146,13 @@ def _draw_panel(
         rows = table.filter(pl.col("method") == method).sort("sigma")
         x, y = rows["sigma"].to_numpy(), rows["value"].to_numpy()
         shown = rows.filter(pl.col("value") <= top)
-        draw_band(axes, *shown.select("sigma", "value").to_numpy().T, shown["standard_error"], found[method])
+        draw_band(
+            axes,
+            shown["sigma"].to_numpy(),
+            shown["value"].to_numpy(),
+            shown["standard_error"],
+            found[method],
+        )
         line = draw_line(axes, x, y, found[method], small=small)
         # One marker in eight is enough to tell the lines apart on a fine grid.
         line.set_markevery(max(1, len(x) // (5 if small else 8)))

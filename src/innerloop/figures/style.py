@@ -86,6 +86,8 @@ METHODS = {
     "diag": Look("DIAG (one head)", "#D55E00", "s"),
     "diag free": Look("DIAG (free)", "#E69F00", "D"),
     "gd++": Look("GD++", "#009E73", "^"),
+    "softmax": Look("softmax attention", "#882255", "o"),
+    "linear": Look("linear attention", "#117733", "s"),
     "constrr": Look("ConstRR", "#8C8C8C", "v", (0, (1, 1.2))),
     "adarr": Look("AdaRR", "#CC79A7", "P", (0, (5, 1.5, 1, 1.5))),
     "tunedrr": Look("TunedRR", "#56B4E9", "X", (0, (5, 1.2, 1, 1.2, 1, 1.2))),

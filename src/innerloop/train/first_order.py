@@ -135,6 +135,7 @@ def advance_together(
     ]
     after, losses = _interval(
         members,
+        jnp.asarray(len(members)),
         parts[0],
         first.task,
         jnp.arange(step, step + count),
@@ -194,6 +195,7 @@ def _last_two_axes(parameters):
 @eqx.filter_jit
 def _interval(
     members: list[_Member],
+    many: Int[Array, ""],
     parts: tuple[Any, Any],
     task: LinearRegression,
     steps: Int[Array, "count"],
@@ -206,8 +208,9 @@ def _interval(
 ):
     """The same `steps` of every member; returns the leaves of every new carry and the mean losses of every batch.
 
-    `parts` is one member's carry in its arrays and the rest, as a pattern. What members differ in is put together and
-    taken apart in here: outside, every array of every member would be a program of its own to start.
+    `parts` is one member's carry in its arrays and the rest, as a pattern; `many` is how many members there are. What they
+    differ in is put together and taken apart in here: outside, every array of every member would be a program of
+    its own to start.
     """
     carried, static = jax.tree.structure(parts[0]), parts[1]
     together: _Member = jax.tree.map(lambda *each: jnp.stack(each), *members)
@@ -258,8 +261,27 @@ def _interval(
         return jax.tree.leaves(dynamic), losses
 
     # On a CPU one run after another keeps a batch in cache; an accelerator wants all at once.
-    after, losses = jax.lax.map(run, together) if jax.default_backend() == "cpu" else jax.vmap(run)(together)
+    if jax.default_backend() == "cpu":
+        after, losses = _one_by_one(run, together, many)
+    else:
+        after, losses = jax.vmap(run)(together)
     return [[leaf[index] for leaf in after] for index in range(len(members))], losses
+
+
+def _one_by_one(run: Callable, members, many: Int[Array, ""]):
+    """`jax.lax.map(run, members)` in a loop whose length, `many`, the compiler does not know.
+
+    It would write out a loop of one, and then a member alone would be rounded differently from the same beside others.
+    """
+    shapes = jax.eval_shape(run, jax.tree.map(lambda leaf: leaf[0], members))
+    count = jax.tree.leaves(members)[0].shape[0]
+    results = jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), shapes)
+
+    def body(index, results):
+        member = jax.tree.map(lambda leaf: leaf[index], members)
+        return jax.tree.map(lambda all, one: all.at[index].set(one), results, run(member))
+
+    return jax.lax.fori_loop(0, many, body, results)
 
 
 def _shared(part: Callable, model, key, devices: int):

@@ -211,22 +211,26 @@ def _available(devices: int) -> int:
 
 
 class _Regrets:
-    """The mean regrets of models, each on a fixed draw of its task, for reports."""
+    """The mean regrets of models, each on a fixed draw of its task, for reports.
+
+    A model is judged by the same program whether others are judged beside it or not: rounding, too, is the same.
+    """
 
     def __init__(self):
         self._examples: dict[tuple, Examples] = {}
+        self._together = jax.default_backend() != "cpu"
 
     def __call__(self, tasks: Sequence[LinearRegression], models: Sequence[LinearTransformer]) -> list[float]:
         for task in tasks:
             if task.identity not in self._examples:
                 examples = draw_many(task, "bayes", jax.random.key(_REPORT_STREAM), _REPORT_SEQUENCES)
-                # Where models are judged together, it is on the device that trains them.
-                examples = examples if len(tasks) == 1 else jax.tree.map(jnp.asarray, examples)
-                self._examples[task.identity] = examples
+                self._examples[task.identity] = (
+                    jax.tree.map(jnp.asarray, examples) if self._together else examples
+                )
         examples = [self._examples[task.identity] for task in tasks]
-        if len(models) == 1:
-            return [float(pool_losses(models[0], examples[0]).mean())]
-        return [float(loss) for loss in np.asarray(_mean_losses(list(models), examples))]
+        if self._together:
+            return [float(loss) for loss in np.asarray(_mean_losses(list(models), examples))]
+        return [float(pool_losses(*pair).mean()) for pair in zip(models, examples, strict=True)]
 
 
 @eqx.filter_jit
@@ -242,7 +246,7 @@ def _mean_losses(models: list[LinearTransformer], examples: list[Examples]) -> F
         return examples.losses(model.with_label_scale(scale).final_weights(examples.moments)).mean()
 
     together = jax.tree.map(lambda *each: jnp.stack(each), *zip(leaves, scales, examples, strict=True))
-    return jax.lax.map(loss, together) if jax.default_backend() == "cpu" else jax.vmap(loss)(together)
+    return jax.vmap(loss)(together)
 
 
 def _cast(model: LinearTransformer, precision: str) -> LinearTransformer:

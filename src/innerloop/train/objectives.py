@@ -100,13 +100,18 @@ def draw_many(
 ) -> Examples:
     """As `draw`, as NumPy arrays and block by block: for samples too large to draw at once.
 
-    The first sequences do not depend on `count`, and every count runs the same compiled program.
+    The first sequences do not depend on `count`; every count, and every noise law of a kind, runs one compiled program.
 
     Args:
         beyond: whether all of them have labels up to a third too large.
     """
+    law = task.noise
+    kind = task.with_noise(law.with_arguments([0.0] * len(law.arguments())))
+    numbers = np.asarray(law.arguments(), float)
     blocks = [
-        _draw_block(task, objective, jax.random.fold_in(key, block), jnp.asarray(_BLOCK if beyond else 0))
+        _draw_block(
+            kind, numbers, objective, jax.random.fold_in(key, block), jnp.asarray(_BLOCK if beyond else 0)
+        )
         for block in range(-(-count // _BLOCK))
     ]
     first = blocks[0]
@@ -121,6 +126,11 @@ def draw_many(
 
 @eqx.filter_jit
 def _draw_block(
-    task: LinearRegression, objective: Objective, key: PRNGKeyArray, beyond: Int[Array, ""]
+    kind: LinearRegression,
+    numbers: Float[AnyArray, "numbers"],
+    objective: Objective,
+    key: PRNGKeyArray,
+    beyond: Int[Array, ""],
 ) -> Examples:
-    return draw(task, objective, key, _BLOCK, beyond=beyond)
+    law = kind.noise.with_arguments(list(jnp.asarray(numbers, float)))
+    return draw(kind.with_noise(law), objective, key, _BLOCK, beyond=beyond)

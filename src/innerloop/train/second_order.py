@@ -129,12 +129,12 @@ def iterate(
 
 def flat(model: LinearTransformer) -> np.ndarray:
     """The model's coordinates."""
-    return np.asarray(_flat(model))
+    return np.asarray(_flat(_kind(model)[0]))
 
 
 def unflat(like: LinearTransformer, theta: np.ndarray) -> LinearTransformer:
     """The model of these coordinates, of the same kind and size as `like`."""
-    return _unflat(like, theta)
+    return _unflat(_kind(like)[0], theta).with_label_scale(like.label_scale)
 
 
 def pool_losses(model: LinearTransformer, examples: Examples) -> np.ndarray:
@@ -150,8 +150,9 @@ def _losses(model: LinearTransformer, theta: np.ndarray, examples: Examples) -> 
 def _weights(model: LinearTransformer, theta: np.ndarray, examples: Examples) -> np.ndarray:
     """The implicit weights at `theta` on every sequence, (N, dim)."""
     S = examples.moments.S
+    like, scale = _kind(model)
     parts = [
-        _forward(model, theta, _padded(S, first, _FORWARD_CHUNK))
+        _forward(like, scale, theta, _padded(S, first, _FORWARD_CHUNK))
         for first in range(0, len(S), _FORWARD_CHUNK)
     ]
     return np.concatenate([np.asarray(part) for part in parts])[: len(S)]
@@ -216,6 +217,7 @@ def _normal_equations(
     with np.errstate(over="ignore", invalid="ignore"):
         along = (residuals[:, None, :] @ directions)[:, 0]
         probes = np.asarray(examples.probes) @ directions
+    like, scale = _kind(model)
     parts = []
     for first in range(0, len(weights), _JACOBIAN_CHUNK):
         weight = weights[first : first + _JACOBIAN_CHUNK]
@@ -223,9 +225,14 @@ def _normal_equations(
         S, probe, each = (
             _padded(array, first, _JACOBIAN_CHUNK) for array in (examples.moments.S, probes, along)
         )
-        parts.append(_chunk_sums(model, theta, S, probe, each, weight))
+        parts.append(_chunk_sums(like, scale, theta, S, probe, each, weight))
     hessian, gradient = (np.sum([np.asarray(x) for x in part], axis=0) for part in zip(*parts, strict=True))
     return hessian, gradient
+
+
+def _kind(model: LinearTransformer) -> tuple[LinearTransformer, np.ndarray]:
+    """The model without its label scale, and that: problems differ in it, and are to share compiled programs."""
+    return model.with_label_scale(1.0), np.asarray(model.label_scale)
 
 
 @eqx.filter_jit
@@ -240,15 +247,19 @@ def _unflat(like: LinearTransformer, theta: Float[AnyArray, "p"]) -> LinearTrans
 
 @eqx.filter_jit
 def _forward(
-    like: LinearTransformer, theta: Float[AnyArray, "p"], S: Float[AnyArray, "N D D"]
+    like: LinearTransformer,
+    scale: Float[AnyArray, ""],
+    theta: Float[AnyArray, "p"],
+    S: Float[AnyArray, "N D D"],
 ) -> Float[Array, "N dim"]:
-    model = like.coordinates()[1](jnp.asarray(theta))
+    model = like.coordinates()[1](jnp.asarray(theta)).with_label_scale(_as(scale, S))
     return model._final_weights(jnp.asarray(S))
 
 
 @eqx.filter_jit
 def _chunk_sums(
     like: LinearTransformer,
+    scale: Float[AnyArray, ""],
     theta: Float[AnyArray, "p"],
     S: Float[AnyArray, "N D D"],
     probes: Float[AnyArray, "N dim r"],
@@ -256,11 +267,11 @@ def _chunk_sums(
     weights: Float[AnyArray, "N"],
 ) -> tuple[Float[Array, "p p"], Float[Array, "p"]]:
     """One chunk's share, summed block by block."""
-    model = like.coordinates()[1](jnp.asarray(theta))
+    label_scale = _as(scale, S)
 
     def add(total, block):
         S, probes, along, weight = block
-        jacobian = _jacobian(model, S, probes)
+        jacobian = _jacobian(like, label_scale, jnp.asarray(theta), S, probes)
         tall = jacobian.reshape(-1, jacobian.shape[-1])
         scaled = tall * jnp.repeat(weight, jacobian.shape[1])[:, None]
         return (total[0] + scaled.T @ tall, total[1] + scaled.T @ along.reshape(-1)), None
@@ -274,25 +285,34 @@ def _chunk_sums(
 
 
 def _jacobian(
-    model: LinearTransformer, S: Float[Array, "b D D"], probes: Float[Array, "b dim r"]
+    like: LinearTransformer,
+    label_scale: Float[Array, ""],
+    theta: Float[Array, "p"],
+    S: Float[Array, "b D D"],
+    probes: Float[Array, "b dim r"],
 ) -> Float[Array, "b r p"]:
     """The derivative of `implicit weights @ probes` in the model's coordinates."""
-    theta, build = model.coordinates()
-    if isinstance(model, Blockwise):
-        _, jacobian = weights_and_jacobian(model.inner_flows(), jax.vmap(model._scaled)(S), probes)
+    build = like.coordinates()[1]
+    if isinstance(like, Blockwise):
 
         def flows(theta):
             built = build(theta)
             assert isinstance(built, Blockwise)
-            return built.inner_flows().reshape(-1)
+            return built.inner_flows()
 
-        chain = jax.jacfwd(flows)(theta)
-        return -(jacobian / model.label_scale) @ chain
+        scaled = jax.vmap(like.with_label_scale(label_scale)._scaled)(S)
+        _, jacobian = weights_and_jacobian(flows(theta), scaled, probes)
+        chain = jax.jacfwd(lambda theta: flows(theta).reshape(-1))(theta)
+        return -(jacobian / label_scale) @ chain
 
     def answers(theta, S, probes):
-        return build(theta)._final_weights(S[None])[0] @ probes
+        return build(theta).with_label_scale(label_scale)._final_weights(S[None])[0] @ probes
 
     return jax.vmap(jax.jacrev(answers), (None, 0, 0))(theta, S, probes)
+
+
+def _as(scale: Float[AnyArray, ""], like: Float[AnyArray, "..."]) -> Float[Array, ""]:
+    return jnp.asarray(scale).astype(like.dtype)
 
 
 def _working_set(

@@ -1,0 +1,92 @@
+"""Loss while training, over seeds (Goel et al. 2026)."""
+
+import polars as pl
+from matplotlib import rc_context
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from innerloop.figures.axes import draw_line, legend_line, log_ticks, loss_axis
+from innerloop.figures.grid import finish, grid
+from innerloop.figures.style import looks, rc
+from innerloop.figures.table import Table, checked, checked_level, refuse
+
+SEEN = "training sequences seen"
+
+
+@rc_context(rc)
+def losses_while_training(
+    frame: Table,
+    *,
+    loss: str,
+    published: dict[tuple[str, str], float] | None = None,
+    columns: int = 3,
+    title: str = "",
+) -> Figure:
+    """Loss against the sequences that training has seen, on logarithmic axes: the median over seeds, and all of them.
+
+    A panel a depth or problem, a line a method; the band runs from the least to the greatest seed.
+
+    Args:
+        frame: columns panel, method, seed, sequences (> 0) and value (the loss, > 0).
+        loss: what `value` is, on the vertical axis.
+        published: last values to stand beside ours, by (panel, method): a hollow mark at the line's end.
+        columns: panels in a row.
+        title: above all panels.
+
+    Raises:
+        ValueError: see `innerloop.figures.table.checked`; sequences are not positive; a published value is negative, not
+            finite, or of a line that is not there; or two methods mean the same.
+    """
+    table = checked(
+        frame, x="sequences", whole=True, positive=True, texts=("panel", "method"), keys=["seed"], error=False
+    )
+    refuse(table, "sequences", table["sequences"] == 0, "must be positive (its axis is logarithmic)")
+    lines = set(table.select("panel", "method").unique().iter_rows())
+    for line, level in (published or {}).items():
+        checked_level("published", level)
+        if line not in lines:
+            raise ValueError(f"published must be given for lines of the frame, got {line!r}")
+    names = table["panel"].unique(maintain_order=True).to_list()
+    found = looks(table["method"].unique(maintain_order=True))
+    value = pl.col("value")
+    spread = table.group_by("panel", "method", "sequences", maintain_order=True).agg(
+        median=value.median(), least=value.min(), greatest=value.max()
+    )
+    figure, panels = grid(names, columns=columns, title=title, x=SEEN, y=loss)
+    seen = table["sequences"].to_numpy()
+    ends = [float(seen.min()), float(seen.max())]
+    for name, axes in panels.items():
+        loss_axis(axes, [*table["value"], *(published or {}).values()], log=True, small=True)
+        axes.set_xscale("log")
+        axes.set_xlim(*ends)
+        log_ticks(axes.xaxis, *ends, small=True)
+        for method in table.filter(pl.col("panel") == name)["method"].unique(maintain_order=True):
+            line = spread.filter(panel=name, method=method).sort("sequences")
+            x, median, least, greatest = (
+                line[c].to_numpy() for c in ("sequences", "median", "least", "greatest")
+            )
+            axes.fill_between(x, least, greatest, color=found[method].colour, alpha=0.25, linewidth=0)
+            drawn = draw_line(axes, x, median, found[method], small=True)
+            drawn.set_markevery(max(1, len(x) // 5))
+            if (level := (published or {}).get((name, method))) is not None:
+                mark = _hollow(found[method].marker, found[method].colour)
+                axes.plot(x[-1:], [level], clip_on=False, zorder=5, **mark)
+    marks: list[Artist] = []
+    if table["seed"].n_unique() > 1:
+        marks.append(Patch(color="0.8", label="all seeds; line: median"))
+    if published:
+        marks.append(Line2D([], [], label="published", **_hollow("o", "0.35")))
+    return finish(figure, panels, [legend_line(look) for look in found.values()], marks)
+
+
+def _hollow(marker: str, colour: str) -> dict:
+    return {
+        "marker": marker,
+        "markerfacecolor": "white",
+        "markeredgecolor": colour,
+        "markersize": 6,
+        "markeredgewidth": 1.4,
+        "linestyle": "none",
+    }
