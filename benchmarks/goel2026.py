@@ -5,6 +5,7 @@
     python benchmarks/goel2026.py --steps-scale 0.01 --seeds 42,7 --out DIR # a try
     python benchmarks/goel2026.py --store --out DIR                         # trains nothing: what DIR has becomes
                                                                             # docs/results/goel2026.{parquet,md}
+    python benchmarks/goel2026.py --draw                                    # the figure anew, from the stored curves
 
 The programs that say most come first, so that a run that is cut short leaves the most.
 """
@@ -33,6 +34,8 @@ def main() -> None:
     options = _parse()
     if options.store:
         store(options.out)
+    if options.store or options.draw:
+        draw(pl.read_parquet(RESULTS / "goel2026-curves.parquet"))
         return
     options.out.mkdir(parents=True, exist_ok=True)
     cache = options.cache and str(options.cache)
@@ -98,7 +101,6 @@ def store(folder: Path) -> None:
     frame = pl.DataFrame([entry | stamp for entry in rows], infer_schema_length=None)
     frame.write_parquet(RESULTS / "goel2026.parquet")
     (RESULTS / "goel2026.md").write_text(page(frame))
-    draw(curves)
 
 
 def draw(curves: pl.DataFrame) -> None:
@@ -271,7 +273,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--precision", choices=("float32", "tensorfloat32"), default="float32")
     parser.add_argument("--width", type=int, default=None, help="other than the published 256, for a try")
     parser.add_argument("--store", action="store_true", help="make the page of what --out has; train nothing")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--draw", action="store_true", help="draw what is stored; train nothing")
+    parser.add_argument("--out", type=Path, default=Path("runs/goel2026"))
     parser.add_argument("--cache", type=Path, default=None, help="where compiled programs are kept")
     return parser.parse_args()
 
