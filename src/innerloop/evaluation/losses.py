@@ -25,7 +25,7 @@ from scipy.stats import chi2
 from innerloop import lanes
 from innerloop.models.linear import Blockwise, LinearTransformer
 from innerloop.tasks import LinearRegression
-from innerloop.types import Moments
+from innerloop.types import AnyArray, Moments
 
 CHUNK = 16_384
 _BLOCK = 256  # sequences at a time: their temporaries stay in cache
@@ -220,17 +220,18 @@ def draw_losses(
     Memory does not grow with the number of chunks, but for the losses.
     """
     with jax.enable_x64(check_precision(precision) == "float64"):
+        kind, numbers = task.apart()
         groups = _grouped({name: in_precision(each, precision) for name, each in predictors.items()})
         key = jax.random.fold_in(jax.random.key(seed), _STREAM)
         regret: dict[str, list[np.ndarray]] = {name: [] for name in predictors}
         common: list[list[np.ndarray]] = [[] for _ in _PER_SEQUENCE]
         for chunk in chunks:
             keys = jax.random.split(jax.random.fold_in(key, chunk), CHUNK // _BLOCK)
-            moments, mean, *drawn = _draw(task, keys, precision)
+            moments, mean, *drawn = _draw(kind, numbers, keys, precision)
             for parts, part in zip(common, drawn, strict=True):
                 parts.append(np.asarray(part, np.float64).ravel())
             for names, group in groups:
-                losses = np.asarray(_regret(group, task, moments, mean, per_layer), np.float64)
+                losses = np.asarray(_regret(group, kind, moments, mean, per_layer), np.float64)
                 for name, own in zip(names, losses, strict=True):
                     regret[name].append(own.reshape(CHUNK, -1))
     joined = {name: np.concatenate(parts) for name, parts in regret.items()}
@@ -261,8 +262,14 @@ def _judged(regret: np.ndarray, spread: np.ndarray, oracle: np.ndarray) -> Evalu
 
 
 @eqx.filter_jit
-def _draw(task: LinearRegression, keys: Key[Array, "blocks"], precision: Precision):
+def _draw(
+    kind: LinearRegression,
+    numbers: Float[AnyArray, "numbers"],
+    keys: Key[Array, "blocks"],
+    precision: Precision,
+):
     """Moments, w_bayes, spread, oracle loss, sigma and residual sum of squares of one block of sequences a key."""
+    task = kind.with_numbers(numbers)
 
     def block(key):
         S, weights, sigma = task.sample_in_lanes(key, _BLOCK, dtype=jnp.dtype(precision))

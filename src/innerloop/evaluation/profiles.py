@@ -65,7 +65,7 @@ def losses_by_sigma(
         key = jax.random.fold_in(jax.random.key(seed), _STREAM)
         keys = jax.random.split(key, -(-sequences // _BLOCK))
         predictors = {name: in_precision(predictor, precision) for name, predictor in predictors.items()}
-        sums = _sums(predictors, task, keys, levels)
+        sums = _sums(predictors, task.apart()[0], keys, levels)
     count = len(keys) * _BLOCK
     return pl.concat([_profile(name, sigmas, sums[name], count) for name in predictors])
 
@@ -95,7 +95,10 @@ def _profile(name: str, sigmas: np.ndarray, sums: tuple, count: int) -> pl.DataF
 
 @eqx.filter_jit
 def _sums(predictors: dict, task: LinearRegression, keys: Key[Array, "blocks"], levels: Float[Array, "m"]):
-    """For every predictor, sums over sequences of the losses and of their squares, for every level and layer."""
+    """For every predictor, sums over sequences of the losses and of their squares, for every level and layer.
+
+    Levels are given, so the task's law is not asked.
+    """
 
     def one(moments: Moments) -> dict[str, tuple[Float[Array, "depths"], Float[Array, "depths"]]]:
         assert moments.sigma is not None  # the sampler says it

@@ -5,18 +5,19 @@ differs from the adjusted loss by the Bayes floor, which no constant moves: same
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 from scipy.optimize import minimize
 
 from innerloop.predictors.base import whole_number
 from innerloop.tasks import LinearRegression, Posterior
-from innerloop.types import Moments
+from innerloop.types import AnyArray, Moments
 
 SEQUENCES = 20_480
 STREAM = 0x74756E65  # "tune" in ASCII: far from the small numbers that name other streams
@@ -29,7 +30,7 @@ class TuningSample(eqx.Module):
     Attributes:
         task: what was sampled.
         moments: S `(sequences, D, D)`, without the latents.
-        posterior: of each sequence, in a leading axis.
+        posterior: of each sequence, in a leading axis, with zeros in its law of sigma: for what does not ask the law.
         target: w_bayes, `(sequences, dim)`.
     """
 
@@ -51,19 +52,15 @@ class TuningSample(eqx.Module):
         name = (*task.identity, seed)
         if name not in _LAST:  # the baselines of a task are tuned one after another
             key = jax.random.fold_in(jax.random.key(seed), STREAM)
-            # Outside jit, so that what was compiled for one noise law serves the next: seconds saved for each.
-            blocks = [
-                task.sample_moments(key, _BLOCK).S for key in jax.random.split(key, SEQUENCES // _BLOCK)
-            ]
-            moments = Moments(S=jnp.concatenate(blocks), n=task.context)
+            kind, numbers = task.apart()
             _LAST.clear()
-            _LAST[name] = cls(task, moments, *_solve(task, moments))
+            _LAST[name] = cls(task, *_solved(kind, numbers, jax.random.split(key, SEQUENCES // _BLOCK)))
         return _LAST[name]
 
     def regret(self, weights: Callable[..., Float[Array, "dim"]], prepared: Any, *constants: float) -> float:
         """Mean regret of `weights(prepared, *constants)`, a function for one context; inf if it overflows."""
         traced = tuple(jnp.asarray(constant, float) for constant in constants)
-        value = float(_regret(self.task, self.target, weights, prepared, traced))
+        value = float(_regret(self.task.apart()[0], self.target, weights, prepared, traced))
         return value if np.isfinite(value) else np.inf
 
     def minimise(
@@ -107,12 +104,22 @@ _LAST: dict[tuple, TuningSample] = {}
 
 
 @eqx.filter_jit
-def _solve(task: LinearRegression, moments: Moments) -> tuple[Posterior, Float[Array, "sequences dim"]]:
+def _solved(
+    kind: LinearRegression, numbers: Float[AnyArray, "numbers"], keys: Key[Array, "blocks"]
+) -> tuple[Moments, Posterior, Float[Array, "sequences dim"]]:
+    """A block of sequences a key: moments, posteriors under `kind`, and posterior means under the law of `numbers`."""
+    task = kind.with_numbers(numbers)
+
     def one(moments: Moments):
         posterior = task.posterior(moments)
-        return posterior, posterior.mean_and_spread()[0]
+        return replace(posterior, noise=kind.noise), posterior.mean_and_spread()[0]
 
-    return jax.lax.map(one, moments, batch_size=_BLOCK)
+    def block(key):
+        moments = Moments(S=task.sample_moments(key, _BLOCK).S, n=task.context)
+        return moments, *jax.vmap(one)(moments)
+
+    blocks = jax.lax.map(block, keys)
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), blocks)
 
 
 @eqx.filter_jit

@@ -76,6 +76,20 @@ class LinearRegression(eqx.Module):
             object.__setattr__(other, name, noise if name == "noise" else value)
         return other
 
+    def apart(self) -> tuple["LinearRegression", np.ndarray]:
+        """The problem with zeros for the numbers of its noise law, and those numbers.
+
+        A compiled program that takes the two as arguments, and puts them together by `with_numbers`, serves every law of a
+        kind.
+        """
+        numbers = self.noise.arguments()
+        kind = self.with_noise(self.noise.with_arguments([0.0] * len(numbers)))
+        return kind, np.asarray(numbers, float)
+
+    def with_numbers(self, numbers: Float[AnyArray, "numbers"]) -> "LinearRegression":
+        """The problem with these numbers, which may be traced, in its noise law."""
+        return self.with_noise(self.noise.with_arguments(list(jnp.asarray(numbers, float))))
+
     def sample_prompts(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Prompt:
         """`batch` prompts: x `(batch, context, dim)`, y `(batch, context)`, query `(batch, dim)`, and the latents."""
         batch = _whole_number("batch", batch)

@@ -129,7 +129,7 @@ def advance_together(
             key=jax.random.key(trainer.data_seed),
             learning_rate=np.asarray(trainer.learning_rate, dtype),
             label_scale=np.asarray(trainer.model.label_scale, dtype),
-            law=np.asarray(trainer.task.noise.arguments(), dtype),
+            law=np.asarray(trainer.task.apart()[1], dtype),
         )
         for trainer, (dynamic, _) in zip(trainers, parts, strict=True)
     ]
@@ -137,7 +137,7 @@ def advance_together(
         members,
         jnp.asarray(len(members)),
         parts[0],
-        first.task,
+        first.task.apart()[0],
         jnp.arange(step, step + count),
         first._transformation(),
         first.objective,
@@ -218,8 +218,7 @@ def _interval(
     ceiling = None if temper is None else temper * _null_loss(task)
 
     def run(member: _Member):
-        law = task.noise.with_arguments([member.law[index] for index in range(member.law.shape[0])])
-        own_task = task.with_noise(law)
+        own_task = task.with_numbers(member.law)
 
         def objective_value(model, examples, count: int):
             scaled = model.with_label_scale(member.label_scale)

@@ -105,9 +105,7 @@ def draw_many(
     Args:
         beyond: whether all of them have labels up to a third too large.
     """
-    law = task.noise
-    kind = task.with_noise(law.with_arguments([0.0] * len(law.arguments())))
-    numbers = np.asarray(law.arguments(), float)
+    kind, numbers = task.apart()
     blocks = [
         _draw_block(
             kind, numbers, objective, jax.random.fold_in(key, block), jnp.asarray(_BLOCK if beyond else 0)
@@ -132,5 +130,4 @@ def _draw_block(
     key: PRNGKeyArray,
     beyond: Int[Array, ""],
 ) -> Examples:
-    law = kind.noise.with_arguments(list(jnp.asarray(numbers, float)))
-    return draw(kind.with_noise(law), objective, key, _BLOCK, beyond=beyond)
+    return draw(kind.with_numbers(numbers), objective, key, _BLOCK, beyond=beyond)
