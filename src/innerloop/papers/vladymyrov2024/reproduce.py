@@ -155,7 +155,7 @@ def _draw(
     facts = {
         "command": f"innerloop reproduce vladymyrov2024 --budget {budget} --out {out} --resume",
         "trained": f"{len(runs)} of the {len(plan.runs)} runs of study.yaml, "
-        "{display.duration(runs['seconds'].sum())} in all",
+        f"{display.duration(runs['seconds'].sum())} in all",
         **environment(),
     }
     write_document(
