@@ -7,6 +7,7 @@ room for other seeds.
 import importlib.metadata
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 
 import hypothesis
@@ -23,6 +24,11 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
     _QUICK_COMPILATION.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK_COMPILATION))
 os.environ.setdefault("NPROC", "1")
+# Processes that run tests, and those that tests start, share what one of them has compiled; for this session only.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _compiled = tempfile.TemporaryDirectory(prefix="innerloop-compiled-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 assert "innerloop" not in sys.modules, (
     "the annotations of a package that is imported already cannot be checked"

@@ -94,15 +94,6 @@ def driver_with(file: Path, out: Path, pattern: str) -> subprocess.Popen:
     return driver
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compiled(tmp_path_factory):
-    """Processes that tests start share what the first of them compiles."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("compiled")))
-        patch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        yield
-
-
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory):
     """The folder of the study as it is when nothing befalls it."""

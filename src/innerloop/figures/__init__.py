@@ -5,7 +5,7 @@ A name in the singular is one panel, in the plural the paper's figure with all i
 
 from innerloop.figures.curves import losses_while_training
 from innerloop.figures.depth import loss_against_depth, losses_against_depth
-from innerloop.figures.export import save, svg
+from innerloop.figures.export import save, save_and_show, svg
 from innerloop.figures.layers import loss_after_layer, losses_after_layer
 from innerloop.figures.matrices import heat_maps
 from innerloop.figures.mechanisms import ablations, binned, output_scale, step_sizes
@@ -30,6 +30,7 @@ __all__ = [
     "regret_against_depth",
     "regrets_against_depth",
     "save",
+    "save_and_show",
     "step_sizes",
     "svg",
 ]

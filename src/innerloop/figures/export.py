@@ -51,7 +51,17 @@ def svg(figure: Figure, *, prefix: str | None = None) -> str:
     Raises:
         ValueError: `prefix` is not a letter followed by letters, digits, - or _.
     """
-    text = _rendered(figure, "svg").decode()
+    return _element(_rendered(figure, "svg"), figure, prefix)
+
+
+def save_and_show(figure: Figure, folder: str | os.PathLike, name: str) -> str:
+    """`save`, and the same picture as `svg` gives it, with ids that start with `svg-NAME`."""
+    *_, path = save(figure, folder, name)
+    return _element(path.read_bytes(), figure, f"svg-{name}")
+
+
+def _element(rendered: bytes, figure: Figure, prefix: str | None) -> str:
+    text = rendered.decode()
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     if prefix is None:

@@ -98,14 +98,11 @@ class Comparison:
 def write_report(comparison: Comparison, folder: Path) -> Path:
     """Write `report.html`, `table.csv` and the figures (PNG, PDF, SVG) into `folder`; returns the page's path."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = _figures(comparison)
-    for name, (figure, _) in drawn.items():
-        figures.save(figure, folder, name)
     table = comparison.table()
     write_atomically(folder / "table.csv", table.write_csv)
     pictures = [
-        Picture(name, figures.svg(figure, prefix=f"svg-{name}"), caption)
-        for name, (figure, caption) in drawn.items()
+        Picture(name, figures.save_and_show(figure, folder, name), caption)
+        for name, (figure, caption) in _figures(comparison).items()
     ]
     parts = {"comparison": comparison, "rows": table.to_dicts(), "pictures": pictures, "number": number}
     return render(folder / "report.html", "report.html.jinja", **parts)

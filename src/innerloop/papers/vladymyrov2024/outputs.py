@@ -57,11 +57,11 @@ def make(name: str, parts: tuple[Part, ...], measured: Path, folder: Path) -> Se
     output = OUTPUTS[name]
     own = [part for part in parts if output.needs(part)]
     drawn = output.draw(lambda frame: read(measured, own, frame), folder)
-    pictures = []
-    for file, (figure, caption) in drawn.pictures.items():
-        figures.save(figure, folder, file)
-        pictures.append(Picture(file, figures.svg(figure, prefix=f"svg-{file}"), caption))
-    return Section(name, output.title, drawn.html, drawn.grids, tuple(pictures))
+    pictures = tuple(
+        Picture(file, figures.save_and_show(figure, folder, file), caption)
+        for file, (figure, caption) in drawn.pictures.items()
+    )
+    return Section(name, output.title, drawn.html, drawn.grids, pictures)
 
 
 def results(losses: pl.DataFrame) -> pl.DataFrame:

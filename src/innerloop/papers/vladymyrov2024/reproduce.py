@@ -7,9 +7,11 @@ report.html                   all of them
 """
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -47,7 +49,7 @@ def reproduce(
     """Make the outputs named `only` (none: all) in the folder `out`; returns what failed in training.
 
     Args:
-        workers: processes that measure; the engine has its own that train.
+        workers: processes that measure and draw; the engine has its own that train.
 
     Raises:
         SpecError: a name is unknown; `out` holds a study and `resume` is not set, or another one, or cannot be written.
@@ -59,7 +61,7 @@ def reproduce(
     parts = parts_of(models, amount)
     needed = [part for part in parts if any(OUTPUTS[name].needs(part) for name in wanted)]
     kept = plan.keeping({models[entry] for part in needed for entry in part.entries})
-    estimate = kept.seconds(workers) + _seconds(needed, amount, workers) + _DRAWING * len(wanted)
+    estimate = kept.seconds(workers) + _seconds(needed, amount, workers) + _DRAWING * len(wanted) / workers
     console.print(
         f"{plan.name}: {', '.join(wanted)}; {len(kept.runs)} of {len(plan.runs)} runs in {len(kept.groups)} groups, "
         f"about {display.duration(estimate)} on {workers} processes",
@@ -75,10 +77,10 @@ def reproduce(
     remove_leftovers(measured)
     left = [part for part in needed if part.missing(measured)]
     folders = {entry: out / "runs" / run for entry, run in models.items()}
-    stages = {"measure": _seconds(left, amount, workers), "draw": _DRAWING * len(wanted)}
-    with display.stages(console, stages) as progress:
-        _measure(left, amount, budget, folders, measured, workers, progress)
-        _draw(wanted, parts, out, plan, budget, progress)
+    stages = {"measure": _seconds(left, amount, workers), "draw": _DRAWING * len(wanted) / workers}
+    with display.stages(console, stages) as progress, _processes(workers) as pool:
+        _measure(pool, left, amount, budget, folders, measured, progress)
+        _draw(pool, wanted, parts, out, plan, budget, progress)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     return []
 
@@ -99,45 +101,65 @@ def _seconds(parts: Sequence[Part], budget: Budget, workers: int) -> float:
     return sum(part.seconds(budget) for part in parts) / max(1, min(workers, len(parts)))
 
 
+class _Pool:
+    """Processes that do what they are given until this one is asked to stop."""
+
+    def __init__(self, executor: ProcessPoolExecutor, asked: Callable[[], str]):
+        self._executor, self._asked = executor, asked
+
+    def outcomes(self, calls: dict[str, tuple]) -> Iterator[tuple[str, Any]]:
+        """Do all calls, each a function and its arguments, and give their names and results as they end.
+
+        Raises:
+            Preempted: the process was asked to stop.
+        """
+        pending = {self._executor.submit(*call): name for name, call in calls.items()}
+        while pending:
+            done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield pending.pop(future), future.result()
+            if self._asked() and pending:
+                raise Preempted(self._asked())
+
+
+@contextmanager
+def _processes(workers: int) -> Iterator[_Pool]:
+    context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads
+    with (
+        asked_to_stop() as asked,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker) as executor,
+    ):
+        try:
+            yield _Pool(executor, asked)
+        except BaseException:
+            executor.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 def _measure(
+    pool: _Pool,
     parts: list[Part],
     amount: Budget,
     budget: str,
     folders: dict[Entry, Path],
     measured: Path,
-    workers: int,
     progress: display.Stages,
 ) -> None:
     """Measure what is missing, the longest first; a part that is done is on disk."""
-    parts = sorted(parts, key=lambda part: -part.seconds(amount))
-    context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads
-    with (
-        asked_to_stop() as asked,
-        ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker) as pool,
-    ):
-        pending = {}
-        for part in parts:
-            own = {entry: folders[entry] for entry in part.entries}
-            pending[pool.submit(measure, part, budget, own, measured)] = part
-        try:
-            while pending:
-                done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in done:
-                    part = pending.pop(future)
-                    future.result()
-                    share = 1 - sum(one.seconds(amount) for one in pending.values()) / sum(
-                        one.seconds(amount) for one in parts
-                    )
-                    progress.update("measure", share, part.name)
-                if asked() and pending:
-                    raise Preempted(asked())
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    left = {part.name: part.seconds(amount) for part in parts}
+    whole = sum(left.values())
+    calls = {
+        part.name: (measure, part, budget, {entry: folders[entry] for entry in part.entries}, measured)
+        for part in sorted(parts, key=lambda part: -left[part.name])
+    }
+    for name, _ in pool.outcomes(calls):
+        del left[name]
+        progress.update("measure", 1 - sum(left.values()) / whole, name)
     progress.finish("measure")
 
 
 def _draw(
+    pool: _Pool,
     wanted: list[str],
     parts: tuple[Part, ...],
     out: Path,
@@ -146,11 +168,12 @@ def _draw(
     progress: display.Stages,
 ) -> None:
     """The outputs, and the page with them and those that were made before."""
-    measured, sections = out / "measured", []
+    measured = out / "measured"
     shown = [name for name in OUTPUTS if name in wanted or any(out.glob(f"{name}*"))]
-    for index, name in enumerate(shown):
-        progress.update("draw", index / len(shown), name)
-        sections.append(make(name, parts, measured, out))
+    sections = {}
+    for name, section in pool.outcomes({name: (make, name, parts, measured, out) for name in shown}):
+        sections[name] = section
+        progress.update("draw", len(sections) / len(shown), name)
     runs = load_study(out).runs
     facts = {
         "command": f"innerloop reproduce vladymyrov2024 --budget {budget} --out {out} --resume",
@@ -162,7 +185,7 @@ def _draw(
         out / "report.html",
         title="Linear Transformers are Versatile In-Context Learners, reproduced",
         introduction=_INTRODUCTION,
-        sections=tuple(sections),
+        sections=tuple(sections[name] for name in shown),
         facts=facts,
         style=TABLE1_STYLE,
     )

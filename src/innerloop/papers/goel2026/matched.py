@@ -1,0 +1,348 @@
+"""Attention on equal terms: one stream of sequences, one batch, as many samples and the same LayerNorms for every mixer.
+
+What is published differs between the two architectures in learning rate, batch, steps and final LayerNorm, and trains on a
+pool of 16 000 sequences. Here an `Arm` says what is compared and a `Setting` what all have in common; each arm's learning
+rate is chosen from the setting's grid by the loss on a validation stream (`choose`), and only then are the other seeds
+trained. Losses are squared errors divided by dim, so that predicting zero loses one.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple, get_args
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import polars as pl
+from jaxtyping import Array, Float, Int, Key
+
+from innerloop.models.decoder import CausalDecoder
+from innerloop.models.mixers import FeatureMap
+from innerloop.papers.goel2026.data import DIM, POINTS, pool
+from innerloop.papers.goel2026.training import _Arrays, _losses
+from innerloop.tasks import LinearRegression
+
+Optimizer = Literal["adam", "muon"]
+Data = Literal["fresh", "pool"]
+
+# Streams of a seed, and, under seed 0, of what is judged on.
+_INIT, _DATA, _VALIDATION, _TEST = 0, 1, 2, 3
+_JUDGED = 4096
+_BLOCK = 1024
+_CLIP = 1.0
+_ADAM_SHARE = 0.1  # of Muon's learning rate: for what it leaves to Adam, all that is not a layer's matrix
+_SPREAD = (0.5, 1.0, 1.5, 1.0, 1.75)  # the variances of the published shift
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What is compared: how tokens are mixed, and how that is trained.
+
+    Args:
+        mixers: as `CausalDecoder` takes them: "softmax", "linear", or a hybrid such as "softmax,linear,linear".
+        optimizer: "adam", or "muon" for the layers' matrices with Adam for the rest.
+        feature_map: of linear attention.
+        final_layer_norm: whether tokens are normalised before the prediction is read.
+        data: "fresh" sequences in every batch, or batches from the published "pool" of 16 000.
+
+    Raises:
+        ValueError: the optimiser or the data are unknown.
+    """
+
+    mixers: str
+    optimizer: Optimizer = "adam"
+    feature_map: FeatureMap = "relu2"
+    final_layer_norm: bool = True
+    data: Data = "fresh"
+
+    def __post_init__(self):
+        for name, choices in (("optimizer", Optimizer), ("data", Data)):
+            if (value := getattr(self, name)) not in get_args(choices):
+                raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all arms have in common.
+
+    Args:
+        layers, width, heads: of the decoder, with biases, tanh-GELU and GPT-2's initial values.
+        steps, batch: of training; the learning rate warms up over a twentieth of it and falls to a thousandth as a cosine.
+        every: steps between evaluations.
+        rates: the grid of peak learning rates of each optimiser.
+
+    Raises:
+        ValueError: a number is less than one.
+    """
+
+    layers: int = 3
+    width: int = 64
+    heads: int = 4
+    steps: int = 3000
+    batch: int = 64
+    every: int = 250
+    rates: tuple[tuple[Optimizer, tuple[float, ...]], ...] = (
+        ("adam", (3e-4, 1e-3, 3e-3)),
+        ("muon", (3e-3, 1e-2, 3e-2)),
+    )
+
+    def __post_init__(self):
+        for name in ("layers", "width", "heads", "steps", "batch", "every"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be at least 1, got {value!r}")
+
+    def grid(self, optimizer: Optimizer) -> tuple[float, ...]:
+        """The learning rates to choose from."""
+        return dict(self.rates)[optimizer]
+
+    def model(self, arm: Arm, key: Key[Array, ""]) -> CausalDecoder:
+        """An initial model."""
+        return CausalDecoder(
+            DIM,
+            POINTS,
+            self.layers,
+            mixers=arm.mixers,
+            width=self.width,
+            heads=self.heads,
+            feature_map=arm.feature_map,
+            final_layer_norm=arm.final_layer_norm,
+            key=key,
+        )
+
+
+@dataclass(frozen=True)
+class Contestants:
+    """Runs of one arm.
+
+    Attributes:
+        losses: a row for each learning_rate, seed, step, sequences_seen, set, position (from 0), with the loss: on
+            "validation" at every evaluation, on "test" and every shift of `shifts` too.
+        models: the trained models, with a leading axis of runs: every seed of the first learning rate, then of the next.
+        parameters: how many numbers one model learns.
+    """
+
+    losses: pl.DataFrame
+    models: CausalDecoder
+    parameters: int
+
+
+class Shift(NamedTuple):
+    """How a test set differs from what is trained on: standard deviations of inputs and weights, and noise on labels."""
+
+    inputs: tuple[float, ...] = (1.0,) * DIM
+    weights: tuple[float, ...] = (1.0,) * DIM
+    noise: float = 0.0
+
+
+_ROOTS = tuple(float(root) for root in np.sqrt(_SPREAD))
+shifts: dict[str, Shift] = {
+    "test": Shift(),
+    "weights": Shift(weights=_ROOTS),
+    "covariates": Shift(inputs=_ROOTS),
+    "larger weights": Shift(weights=(2.0,) * DIM),
+    "noise": Shift(noise=0.5),
+}
+"""Test sets by name; labels are judged without their noise. A shorter context is an earlier position of "test"."""
+
+
+def train_arm(
+    arm: Arm,
+    setting: Setting,
+    *,
+    rates: Sequence[float],
+    seeds: Sequence[int],
+    progress: Callable[[int], None] | None = None,
+) -> Contestants:
+    """Train every seed with every learning rate, in one compiled program an interval.
+
+    A seed sets the initial values and the stream of data, the same for every arm and learning rate. On a CPU runs take
+    turns, which keeps their products large; on an accelerator they are one batch.
+
+    Args:
+        progress: called after every evaluation with the step.
+
+    Raises:
+        ValueError: there is no seed or no rate.
+    """
+    if not seeds or not rates:
+        raise ValueError(f"rates and seeds must not be empty, got {list(rates)} and {list(seeds)}")
+    members = [(rate, seed) for rate in rates for seed in seeds]
+    keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in members]))
+    peaks = jnp.asarray([rate for rate, _ in members], float)
+    rule = _rule(arm.optimizer, setting.steps)
+    sets = {"validation": _sequences(Shift(), _VALIDATION)} | {
+        name: _sequences(shift, _TEST) for name, shift in shifts.items()
+    }
+    training = _Arrays.of(pool().split()[0]) if arm.data == "pool" else None
+
+    models, states = jax.jit(partial(_start, arm, setting, rule))(keys)
+    run = jax.jit(partial(_interval, arm, setting, rule), donate_argnums=(0, 1))
+    judge = jax.jit(_judged)
+    tables = [_table(arm, members, 0, 0, judge(models, sets))]
+    for first in range(0, setting.steps, setting.every):
+        steps = jnp.arange(first, min(first + setting.every, setting.steps))
+        models, states = run(models, states, keys, peaks, steps, training)
+        step = int(steps[-1]) + 1
+        tables.append(_table(arm, members, step, step * setting.batch, judge(models, sets)))
+        if progress is not None:
+            progress(step)
+    count = jax.tree.map(lambda leaf: leaf[0], models).parameter_count()
+    return Contestants(pl.concat(tables), models, count)
+
+
+def choose(losses: pl.DataFrame) -> float:
+    """The learning rate of the least mean validation loss at the last point after training, over seeds.
+
+    A run whose loss is not finite counts as the worst.
+
+    Raises:
+        ValueError: there are no losses on "validation".
+    """
+    last = losses.filter(
+        (pl.col("set") == "validation") & (pl.col("position") == POINTS - 1) & (pl.col("step") > 0)
+    )
+    if last.is_empty():
+        raise ValueError("losses must hold rows of the set 'validation' after training, got none")
+    last = last.filter(pl.col("step") == last["step"].max())
+    loss = pl.col("loss").cast(pl.Float64)
+    means = last.group_by("learning_rate").agg(pl.when(loss.is_finite()).then(loss).otherwise(np.inf).mean())
+    return float(means.sort("loss", "learning_rate")["learning_rate"][0])
+
+
+def _rule(optimizer: Optimizer, steps: int) -> optax.GradientTransformation:
+    """For a peak learning rate of one: updates are proportional to it."""
+    schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, steps // 20), max(2, steps), 1 / 1000)
+    if optimizer == "adam":
+        rule = optax.adam(schedule)
+    else:
+        rule = optax.contrib.muon(
+            schedule,
+            adam_learning_rate=lambda count: _ADAM_SHARE * schedule(count),
+            muon_weight_dimension_numbers=_layers_matrices,
+        )
+    return optax.chain(optax.clip_by_global_norm(_CLIP), rule)
+
+
+def _layers_matrices(parameters: CausalDecoder):
+    """Which parameters Muon orthogonalises."""
+    rest = jax.tree.map(lambda _: None, parameters)
+    blocks = jax.tree.map(
+        lambda leaf: optax.contrib.MuonDimensionNumbers(0, 1) if leaf.ndim == 2 else None, parameters.blocks
+    )
+    return eqx.tree_at(lambda model: model.blocks, rest, blocks, is_leaf=lambda leaf: leaf is None)
+
+
+def _start(
+    arm: Arm, setting: Setting, rule: optax.GradientTransformation, keys: Key[Array, "runs"]
+) -> tuple[CausalDecoder, optax.OptState]:
+    """Models and states of the optimiser, with a leading axis of runs."""
+    models = jax.vmap(lambda key: setting.model(arm, jax.random.fold_in(key, _INIT)))(keys)
+    return models, jax.vmap(rule.init)(eqx.filter(models, eqx.is_array))
+
+
+def _interval(
+    arm: Arm,
+    setting: Setting,
+    rule: optax.GradientTransformation,
+    models: CausalDecoder,
+    states: optax.OptState,
+    keys: Key[Array, "runs"],
+    peaks: Float[Array, "runs"],
+    steps: Int[Array, "count"],
+    training: _Arrays | None,
+) -> tuple[CausalDecoder, optax.OptState]:
+    """These steps of every run."""
+
+    def one(member):
+        model, state, key, peak = member
+        stream = jax.random.fold_in(key, _DATA)
+
+        def update(carry, step: Int[Array, ""]):
+            model, state = carry
+            drawn = _batch(jax.random.fold_in(stream, step), setting.batch, training)
+            grads = jax.grad(lambda model: _losses(model, drawn).mean())(model)
+            with jax.numpy_dtype_promotion("standard"):  # Optax counts steps in integers
+                updates, state = rule.update(grads, state, model)
+                updates = jax.tree.map(lambda leaf: leaf * peak, updates)
+            return (eqx.apply_updates(model, updates), state), None
+
+        return jax.lax.scan(update, (model, state), steps)[0]
+
+    members = (models, states, keys, peaks)
+    return jax.lax.map(one, members) if jax.default_backend() == "cpu" else jax.vmap(one)(members)
+
+
+def _batch(key: Key[Array, ""], batch: int, training: _Arrays | None) -> _Arrays:
+    if training is None:
+        return _drawn(key, batch, Shift())[0]
+    chosen = jax.random.randint(key, (batch,), 0, len(training.xs))
+    return _Arrays(training.xs[chosen], training.ys[chosen])
+
+
+def _drawn(key: Key[Array, ""], count: int, shift: Shift) -> tuple[_Arrays, Float[Array, "count points"]]:
+    """Sequences, and their labels without noise."""
+    covariances = (np.diag(np.square(scale)) for scale in (shift.inputs, shift.weights))
+    task = LinearRegression(DIM, POINTS - 1, f"fixed({shift.noise})", *covariances)
+    prompt = task.sample_prompts(key, count)
+    xs = jnp.concatenate([prompt.x, prompt.query[:, None]], axis=1)
+    clean = jnp.einsum("spd,sd->sp", xs, prompt.weights)
+    # The last label is never read.
+    return _Arrays(xs, jnp.concatenate([prompt.y, prompt.label[:, None]], axis=1)), clean
+
+
+class _Judged(NamedTuple):
+    """Sequences to be judged on, in blocks."""
+
+    xs: Float[Array, "blocks block points dim"]
+    ys: Float[Array, "blocks block points"]
+    clean: Float[Array, "blocks block points"]
+
+
+def _sequences(shift: Shift, stream: int) -> _Judged:
+    """The same inputs, weights and noise under every shift, but for their scales."""
+    arrays, clean = _drawn(jax.random.fold_in(jax.random.key(0), stream), _JUDGED, shift)
+    return _Judged(*(array.reshape(-1, _BLOCK, *array.shape[1:]) for array in (*arrays, clean)))
+
+
+def _judged(models: CausalDecoder, sets: dict[str, _Judged]) -> dict[str, Float[Array, "runs points"]]:
+    """The mean squared error / dim at every position, of every run on every set."""
+
+    def by(judged: _Judged, model: CausalDecoder) -> Float[Array, "points"]:
+        def block(part: _Judged) -> Float[Array, "points"]:
+            return jnp.square(model(part.xs, part.ys) - part.clean).mean(0) / model.dim
+
+        return jax.lax.map(block, judged).mean(0)
+
+    return {name: jax.lax.map(partial(by, judged), models) for name, judged in sets.items()}
+
+
+def _table(
+    arm: Arm,
+    members: Sequence[tuple[float, int]],
+    step: int,
+    seen: int,
+    losses: dict[str, Float[Array, "runs points"]],
+) -> pl.DataFrame:
+    """The rows of one evaluation."""
+    sets, runs, positions = (axis.ravel() for axis in np.indices((len(losses), len(members), POINTS)))
+    rates, seeds = (np.array(each) for each in zip(*members, strict=True))
+    values = np.stack([np.asarray(each, np.float32) for each in losses.values()])
+    return pl.DataFrame(
+        {
+            "mixers": np.full(len(sets), arm.mixers),
+            "optimizer": np.full(len(sets), arm.optimizer),
+            "feature_map": np.full(len(sets), arm.feature_map),
+            "final_layer_norm": np.full(len(sets), arm.final_layer_norm),
+            "data": np.full(len(sets), arm.data),
+            "learning_rate": rates[runs],
+            "seed": seeds[runs].astype(np.int64),
+            "step": np.full(len(sets), step, np.int32),
+            "sequences_seen": np.full(len(sets), seen, np.int64),
+            "set": np.asarray(list(losses))[sets],
+            "position": positions.astype(np.int32),
+            "loss": values.ravel(),
+        }
+    )
