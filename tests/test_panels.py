@@ -509,7 +509,7 @@ def test_losses_while_training_are_medians_between_all_seeds():
             seen = np.array([64, 640, 6400])
             np.testing.assert_array_equal(line.get_xdata(), seen)
             np.testing.assert_allclose(line.get_ydata(), factor * 2 / depth / seen)  # of seeds 0, 1, 5
-            edges = band.get_paths()[0].vertices[:, 1]
+            edges = np.asarray(band.get_paths()[0].vertices)[:, 1]
             np.testing.assert_allclose(
                 [edges.min(), edges.max()], [factor / depth / 6400, factor * 6 / depth / 64]
             )

@@ -226,7 +226,7 @@ def _rule(optimizer: Optimizer, steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(_CLIP), rule)
 
 
-def _layers_matrices(parameters: CausalDecoder):
+def _layers_matrices(parameters):
     """Which parameters Muon orthogonalises."""
     rest = jax.tree.map(lambda _: None, parameters)
     blocks = jax.tree.map(
@@ -287,6 +287,7 @@ def _drawn(key: Key[Array, ""], count: int, shift: Shift) -> tuple[_Arrays, Floa
     covariances = (np.diag(np.square(scale)) for scale in (shift.inputs, shift.weights))
     task = LinearRegression(DIM, POINTS - 1, f"fixed({shift.noise})", *covariances)
     prompt = task.sample_prompts(key, count)
+    assert prompt.weights is not None  # the sampler says it
     xs = jnp.concatenate([prompt.x, prompt.query[:, None]], axis=1)
     clean = jnp.einsum("spd,sd->sp", xs, prompt.weights)
     # The last label is never read.

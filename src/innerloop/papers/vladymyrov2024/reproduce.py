@@ -178,7 +178,7 @@ def _draw(
     facts = {
         "command": f"innerloop reproduce vladymyrov2024 --budget {budget} --out {out} --resume",
         "trained": f"{len(runs)} of the {len(plan.runs)} runs of study.yaml, "
-        f"{display.duration(runs['seconds'].sum())} in all",
+        f"{display.duration(float(runs['seconds'].sum()))} in all",
         **environment(),
     }
     write_document(
