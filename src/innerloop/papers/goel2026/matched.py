@@ -287,7 +287,7 @@ def _drawn(key: Key[Array, ""], count: int, shift: Shift) -> tuple[_Arrays, Floa
     covariances = (np.diag(np.square(scale)) for scale in (shift.inputs, shift.weights))
     task = LinearRegression(DIM, POINTS - 1, f"fixed({shift.noise})", *covariances)
     prompt = task.sample_prompts(key, count)
-    assert prompt.weights is not None  # the sampler says it
+    assert prompt.weights is not None and prompt.label is not None  # the sampler says it
     xs = jnp.concatenate([prompt.x, prompt.query[:, None]], axis=1)
     clean = jnp.einsum("spd,sd->sp", xs, prompt.weights)
     # The last label is never read.
