@@ -5,7 +5,7 @@
 
 The study trains unbroken once, as the reference. Then the driver or one of its workers, drawn from `--seed`, is killed by
 SIGKILL at a moment drawn from it too, the driver is started again with --resume, and so on until the study is done; its
-parameters must be the reference's bit for bit. A fresh study follows.
+parameters must be the reference's bit for bit. A fresh study follows. Rows of other seeds stay in the file.
 """
 
 import argparse
@@ -243,7 +243,10 @@ def main() -> None:
     }
     frame = pl.DataFrame([{"kill": index, **row, **stamp} for index, row in enumerate(rows)])
     RESULTS.mkdir(parents=True, exist_ok=True)
-    frame.write_parquet(RESULTS / "faults.parquet")
+    stored = RESULTS / "faults.parquet"
+    if stored.exists():  # kills of other seeds stay
+        frame = pl.concat([pl.read_parquet(stored).filter(pl.col("seed") != given.seed), frame])
+    frame.write_parquet(stored)
     bad = frame.filter((pl.col("found") != "all well") | (pl.col("finished") != "as the unbroken one"))
     drivers = (frame["victim"] == "driver").sum()
     print(
