@@ -4,7 +4,6 @@ Random tests draw from `key` or `rng`, both made from `--seed`; tolerances are s
 room for other seeds.
 """
 
-import importlib.metadata
 import os
 import sys
 import tempfile
@@ -17,12 +16,8 @@ import numpy as np
 import pytest
 
 # Most of the time is compilation of programs that run for a moment: the same programs, not optimised, are ready in half of
-# it, and in a third of it where loops are written by XLA's older emitters. An unknown flag ends the process, so the second
-# is only for versions that are known to have it. There is a process a core, and one thread is enough for each.
-_QUICK_COMPILATION = ["--xla_backend_optimization_level=0"]
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    _QUICK_COMPILATION.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(_QUICK_COMPILATION))
+# it. There is a process a core, and one thread is enough for each.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 os.environ.setdefault("NPROC", "1")
 # Processes that run tests, and those that tests start, share what one of them has compiled; for this session only.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

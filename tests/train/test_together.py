@@ -36,13 +36,10 @@ def flat(model) -> np.ndarray:
     return np.concatenate([np.asarray(leaf).reshape(-1) for leaf in jax.tree.leaves(model)])
 
 
-@pytest.mark.parametrize(("kind", "steps"), [("diag", 500), ("full", 100)])
-def test_each_is_as_it_would_be_alone(kind, steps):
-    """In float64 to 1e-8, and the runs do differ.
-
-    Programs as users compile them give the same bits; as tests do, rounding may differ, which Muon amplifies.
-    """
-    fittings = [make_fitting(index, kind, steps=steps) for index in range(2)]
+@pytest.mark.parametrize("kind", ["diag", "full"])
+def test_each_is_as_it_would_be_alone(kind):
+    """In float64 to 1e-8 after 500 steps; and the runs do differ."""
+    fittings = [make_fitting(index, kind, steps=500) for index in range(2)]
     together = [flat(result.exact[2]) for result in fit_together(fittings)]
     for index in range(2):
         [alone] = fit_together([fittings[index]])

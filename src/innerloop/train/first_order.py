@@ -172,11 +172,15 @@ class _Member(eqx.Module):
     law: Float[AnyArray, "numbers"]
 
 
+def warm_cosine(steps: int) -> optax.Schedule:
+    """From zero to one over a twentieth of the steps, and down to a thousandth as a cosine."""
+    return optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, steps // 20), max(2, steps), 1 / 1000)
+
+
 @cache  # the same object each interval, or each interval would be compiled anew
 def _update_rule(optimizer: str, steps: int) -> optax.GradientTransformation:
     """For a peak learning rate of one: updates are proportional to it."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, steps // 20), max(2, steps), 1 / 1000)
-
+    schedule = warm_cosine(steps)
     if optimizer == "muon":
         rule = optax.contrib.muon(schedule, muon_weight_dimension_numbers=_last_two_axes)
     else:

@@ -9,7 +9,7 @@ DIM, POINTS = 5, 10
 POOL, TRAIN = 20_000, 16_000  # sequences, and how many of the first are for training
 ANISOTROPIC = 1000
 _SEED = 42
-_VARIANCES = (0.5, 1.0, 1.5, 1.0, 1.75)  # of the weights' coordinates in the anisotropic set
+VARIANCES = (0.5, 1.0, 1.5, 1.0, 1.75)  # of the weights' coordinates in the anisotropic set
 
 
 class Sequences(NamedTuple):
@@ -41,7 +41,7 @@ def anisotropic() -> Sequences:
     Its recipe starts from the pool's seed, so its inputs are those of the pool's first 1000 sequences, which are trained
     on: the shift is one of the weights.
     """
-    return _draw(ANISOTROPIC, np.sqrt(_VARIANCES))
+    return _draw(ANISOTROPIC, np.sqrt(VARIANCES))
 
 
 def _draw(sequences: int, scale: np.ndarray) -> Sequences:

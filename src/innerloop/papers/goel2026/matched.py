@@ -21,9 +21,10 @@ from jaxtyping import Array, Float, Int, Key
 
 from innerloop.models.decoder import CausalDecoder
 from innerloop.models.mixers import FeatureMap
-from innerloop.papers.goel2026.data import DIM, POINTS, pool
-from innerloop.papers.goel2026.training import _Arrays, _losses
+from innerloop.papers.goel2026.data import DIM, POINTS, VARIANCES, pool
+from innerloop.papers.goel2026.training import Arrays, losses_by_position
 from innerloop.tasks import LinearRegression
+from innerloop.train.first_order import warm_cosine
 
 Optimizer = Literal["adam", "muon"]
 Data = Literal["fresh", "pool"]
@@ -34,7 +35,6 @@ _JUDGED = 4096
 _BLOCK = 1024
 _CLIP = 1.0
 _ADAM_SHARE = 0.1  # of Muon's learning rate: for what it leaves to Adam, all that is not a layer's matrix
-_SPREAD = (0.5, 1.0, 1.5, 1.0, 1.75)  # the variances of the published shift
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Shift(NamedTuple):
     noise: float = 0.0
 
 
-_ROOTS = tuple(float(root) for root in np.sqrt(_SPREAD))
+_ROOTS = tuple(float(root) for root in np.sqrt(VARIANCES))
 shifts: dict[str, Shift] = {
     "test": Shift(),
     "weights": Shift(weights=_ROOTS),
@@ -176,7 +176,7 @@ def train_arm(
     sets = {"validation": _sequences(Shift(), _VALIDATION)} | {
         name: _sequences(shift, _TEST) for name, shift in shifts.items()
     }
-    training = _Arrays.of(pool().split()[0]) if arm.data == "pool" else None
+    training = Arrays.of(pool().split()[0]) if arm.data == "pool" else None
 
     models, states = jax.jit(partial(_start, arm, setting, rule))(keys)
     run = jax.jit(partial(_interval, arm, setting, rule), donate_argnums=(0, 1))
@@ -214,7 +214,7 @@ def choose(losses: pl.DataFrame) -> float:
 
 def _rule(optimizer: Optimizer, steps: int) -> optax.GradientTransformation:
     """For a peak learning rate of one: updates are proportional to it."""
-    schedule = optax.warmup_cosine_decay_schedule(0.0, 1.0, max(1, steps // 20), max(2, steps), 1 / 1000)
+    schedule = warm_cosine(steps)
     if optimizer == "adam":
         rule = optax.adam(schedule)
     else:
@@ -252,7 +252,7 @@ def _interval(
     keys: Key[Array, "runs"],
     peaks: Float[Array, "runs"],
     steps: Int[Array, "count"],
-    training: _Arrays | None,
+    training: Arrays | None,
 ) -> tuple[CausalDecoder, optax.OptState]:
     """These steps of every run."""
 
@@ -263,7 +263,7 @@ def _interval(
         def update(carry, step: Int[Array, ""]):
             model, state = carry
             drawn = _batch(jax.random.fold_in(stream, step), setting.batch, training)
-            grads = jax.grad(lambda model: _losses(model, drawn).mean())(model)
+            grads = jax.grad(lambda model: losses_by_position(model, drawn).mean())(model)
             with jax.numpy_dtype_promotion("standard"):  # Optax counts steps in integers
                 updates, state = rule.update(grads, state, model)
                 updates = jax.tree.map(lambda leaf: leaf * peak, updates)
@@ -275,14 +275,14 @@ def _interval(
     return jax.lax.map(one, members) if jax.default_backend() == "cpu" else jax.vmap(one)(members)
 
 
-def _batch(key: Key[Array, ""], batch: int, training: _Arrays | None) -> _Arrays:
+def _batch(key: Key[Array, ""], batch: int, training: Arrays | None) -> Arrays:
     if training is None:
         return _drawn(key, batch, Shift())[0]
     chosen = jax.random.randint(key, (batch,), 0, len(training.xs))
-    return _Arrays(training.xs[chosen], training.ys[chosen])
+    return Arrays(training.xs[chosen], training.ys[chosen])
 
 
-def _drawn(key: Key[Array, ""], count: int, shift: Shift) -> tuple[_Arrays, Float[Array, "count points"]]:
+def _drawn(key: Key[Array, ""], count: int, shift: Shift) -> tuple[Arrays, Float[Array, "count points"]]:
     """Sequences, and their labels without noise."""
     covariances = (np.diag(np.square(scale)) for scale in (shift.inputs, shift.weights))
     task = LinearRegression(DIM, POINTS - 1, f"fixed({shift.noise})", *covariances)
@@ -291,7 +291,7 @@ def _drawn(key: Key[Array, ""], count: int, shift: Shift) -> tuple[_Arrays, Floa
     xs = jnp.concatenate([prompt.x, prompt.query[:, None]], axis=1)
     clean = jnp.einsum("spd,sd->sp", xs, prompt.weights)
     # The last label is never read.
-    return _Arrays(xs, jnp.concatenate([prompt.y, prompt.label[:, None]], axis=1)), clean
+    return Arrays(xs, jnp.concatenate([prompt.y, prompt.label[:, None]], axis=1)), clean
 
 
 class _Judged(NamedTuple):

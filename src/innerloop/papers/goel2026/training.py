@@ -171,8 +171,8 @@ def train(
     every = min(every, steps)
 
     train_set, test_set = pool().split()
-    training = _Arrays.of(train_set)
-    tests = {"isotropic": _Arrays.of(test_set), "anisotropic": _Arrays.of(anisotropic())}
+    training = Arrays.of(train_set)
+    tests = {"isotropic": Arrays.of(test_set), "anisotropic": Arrays.of(anisotropic())}
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(program.learning_rate))
 
@@ -196,14 +196,14 @@ def train(
     return Trained(pl.concat(tables), models, count, compiled - began, run_seconds)
 
 
-class _Arrays(NamedTuple):
+class Arrays(NamedTuple):
     """Sequences in the precision of training, on the device."""
 
     xs: Float[Array, "sequences points dim"]
     ys: Float[Array, "sequences points"]
 
     @classmethod
-    def of(cls, sequences: Sequences) -> "_Arrays":
+    def of(cls, sequences: Sequences) -> "Arrays":
         return cls(jnp.asarray(sequences.X, float), jnp.asarray(sequences.y, float))
 
 
@@ -226,7 +226,7 @@ def _interval(
     states: optax.OptState,
     keys: Key[Array, "seeds"],
     first: Int[Array, ""],
-    training: _Arrays,
+    training: Arrays,
 ) -> tuple[CausalDecoder, optax.OptState, _Losses]:
     """`count` updates of every seed from step `first`, and the mean loss of their batches at every position."""
 
@@ -236,10 +236,10 @@ def _interval(
         def update(carry, step: Int[Array, ""]):
             model, state = carry
             chosen = jax.random.randint(jax.random.fold_in(stream, step), (batch,), 0, len(training.xs))
-            drawn = _Arrays(training.xs[chosen], training.ys[chosen])
+            drawn = Arrays(training.xs[chosen], training.ys[chosen])
 
             def loss(model: CausalDecoder):
-                by_position = _losses(model, drawn)
+                by_position = losses_by_position(model, drawn)
                 return by_position.mean(), by_position
 
             grads, by_position = jax.grad(loss, has_aux=True)(model)
@@ -253,16 +253,16 @@ def _interval(
     return jax.vmap(one_seed)(models, states, keys)
 
 
-def _losses(model: CausalDecoder, sequences: _Arrays) -> Float[Array, "points"]:
+def losses_by_position(model: CausalDecoder, sequences: Arrays) -> Float[Array, "points"]:
     """The mean squared error / dim at every position."""
     errors = jnp.square(model(sequences.xs, sequences.ys) - sequences.ys) / model.dim
     return errors.mean(0)
 
 
-def _test_losses(models: CausalDecoder, tests: dict[str, _Arrays]) -> dict[str, _Losses]:
-    def judge(model: CausalDecoder, sequences: _Arrays) -> Float[Array, "points"]:
-        blocks = _Arrays(*(array.reshape(-1, _BLOCK, *array.shape[1:]) for array in sequences))
-        return jax.lax.map(partial(_losses, model), blocks).mean(0)
+def _test_losses(models: CausalDecoder, tests: dict[str, Arrays]) -> dict[str, _Losses]:
+    def judge(model: CausalDecoder, sequences: Arrays) -> Float[Array, "points"]:
+        blocks = Arrays(*(array.reshape(-1, _BLOCK, *array.shape[1:]) for array in sequences))
+        return jax.lax.map(partial(losses_by_position, model), blocks).mean(0)
 
     return {name: jax.vmap(judge, in_axes=(0, None))(models, sequences) for name, sequences in tests.items()}
 

@@ -52,8 +52,8 @@ class Output:
 
 
 def make(name: str, parts: tuple[Part, ...], measured: Path, folder: Path) -> Section:
-    """Draw the output of this name from the frames in `measured`, write its files into `folder`, and "
-    "return its section."""
+    """Draw the output of this name from the frames in `measured`, write its files into `folder`, and return its
+    section."""
     output = OUTPUTS[name]
     own = [part for part in parts if output.needs(part)]
     drawn = output.draw(lambda frame: read(measured, own, frame), folder)
