@@ -13,6 +13,7 @@ import pytest
 from innerloop import cli, study
 from innerloop.study import load_run
 from innerloop.study import run as run_module
+from innerloop.study.store import Store
 
 SPEC = """\
 task: {dim: 2, context: 6, noise: "uniform(0,2)"}
@@ -332,6 +333,14 @@ def test_runs_lists_a_study_as_json(swept):
         assert row["status"] == "done" and row["study"] == "mine" and row["seconds"] > 0
         assert row["adjusted_loss"] == pytest.approx(row["regret"] + row["floor"])
     assert rows == sorted(rows, key=lambda row: row["adjusted_loss"])
+
+
+def test_runs_says_null_in_json_for_a_loss_that_is_no_number(tmp_path):
+    (tmp_path / "study.yaml").write_text("name: broken")
+    Store(tmp_path).add("runs", [{"run": "a", "adjusted_loss": float("nan"), "regret": float("inf")}])
+    (tmp_path / "done").touch()
+    [row] = json.loads(innerloop("runs", tmp_path, "--json").out, parse_constant=pytest.fail)
+    assert (row["run"], row["adjusted_loss"], row["regret"]) == ("a", None, None)
 
 
 def test_runs_takes_a_condition(swept):

@@ -1,6 +1,5 @@
 """innerloop: the laboratory for the learning algorithm that runs inside a forward pass."""
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 from innerloop.lazy import lazily
@@ -13,11 +12,6 @@ if TYPE_CHECKING:
     from innerloop.tasks import Categorical, Fixed, LinearRegression, Uniform, parse_noise
     from innerloop.train import fit
     from innerloop.types import Moments, Prompt
-
-try:
-    __version__ = version("innerloop")
-except PackageNotFoundError:  # a source tree on the path that was never installed
-    __version__ = "0+unknown"
 
 __all__ = [
     "Categorical",
@@ -40,7 +34,7 @@ __all__ = [
     "probe",
 ]
 
-__getattr__ = lazily(
+_found = lazily(
     __name__,
     {
         "innerloop.evaluation": ("bayes_floor", "evaluate", "loss_by_sigma"),
@@ -54,6 +48,19 @@ __getattr__ = lazily(
         "innerloop.types": ("Moments", "Prompt"),
     },
 )
+
+
+def __getattr__(name: str) -> object:
+    return _version() if name == "__version__" else _found(name)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("innerloop")
+    except PackageNotFoundError:  # a source tree on the path that was never installed
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

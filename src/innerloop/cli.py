@@ -1,5 +1,7 @@
 """The command `innerloop`. Results go to standard output, progress and messages to standard error.
 
+A command imports what it needs when it runs: `runs` and `--help` wait for no more than that.
+
 Exit codes: 0 done; 2 the input is wrong, said in one message; 75 stopped by a scheduler, to be run again with --resume;
 1 anything else.
 """
@@ -9,14 +11,12 @@ import math
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
-from innerloop import display
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer(
     help="The laboratory for the learning algorithm that runs inside a forward pass.",
@@ -40,6 +40,7 @@ def demo(
     ),
 ) -> None:
     """Train GD++ and DIAG of several depths on sigma ~ U(0, 5), compare them with every baseline, write a report."""
+    from innerloop import display
     from innerloop.papers.demo import run_demo
 
     run_demo(out, console=display.console())
@@ -74,6 +75,7 @@ def reproduce(
 
     Example: innerloop reproduce vladymyrov2024 --budget smoke --only table1,figure2 --out smoke
     """
+    from innerloop import display
     from innerloop.papers.vladymyrov2024.reproduce import reproduce as carry_out
     from innerloop.study import SpecError
     from innerloop.study.engines import Local, Ray, default_workers
@@ -125,6 +127,7 @@ def train(
 
     Example: innerloop train run.yaml --set model.layers=7 --out runs/deep
     """
+    from innerloop import display
     from innerloop.signals import asked_to_stop
     from innerloop.study import load_spec, train_run
     from innerloop.train import Preempted
@@ -179,6 +182,7 @@ def sweep(
 
     Example: innerloop sweep study.yaml --dry-run
     """
+    from innerloop import display
     from innerloop.study import load_study_spec, make_plan, run_study
     from innerloop.study.engines import Local, Ray, default_workers
     from innerloop.train import Preempted
@@ -229,16 +233,17 @@ def runs(
 
     Example: innerloop runs --where "model.layers = 4 and status = 'done'"
     """
-    from innerloop.study.store import as_json as objects
-    from innerloop.study.study import find_runs
+    from innerloop.study.listing import list_runs
 
     try:
-        found = find_runs(folder, where).sort("adjusted_loss", nulls_last=True)
+        found = list_runs(folder, where)
     except FileNotFoundError as error:
         raise ValueError(str(error)) from None
     if as_json:
-        print(json.dumps(objects(found), allow_nan=False))
+        print(json.dumps(_without_nan(found), allow_nan=False))
     else:
+        from innerloop import display
+
         display.runs(found)
 
 
@@ -251,6 +256,7 @@ def compare(
 
     Example: innerloop compare runs/one runs/other
     """
+    from innerloop import display
     from innerloop.evaluation import compare_runs
     from innerloop.study import load_run
 
@@ -283,6 +289,7 @@ def evaluate(
     as_json: _JSON = False,
 ) -> None:
     """Judge a trained model against every baseline and the Bayes floor."""
+    from innerloop import display
     from innerloop.evaluation import evaluate as judge
     from innerloop.evaluation import loss_by_sigma
     from innerloop.study import load_run
@@ -319,6 +326,7 @@ def baselines(
 
     Example: innerloop baselines --noise "uniform(0,5)"
     """
+    from innerloop import display
     from innerloop.tasks import LinearRegression
 
     task = LinearRegression(dim, context, noise)
@@ -334,6 +342,7 @@ def doctor(as_json: _JSON = False) -> None:
     """Say what is installed, which devices are found, the precision, and where results go."""
     import jax
 
+    from innerloop import display
     from innerloop.study import environment
 
     answer = environment() | {
@@ -346,11 +355,8 @@ def doctor(as_json: _JSON = False) -> None:
     }
     if as_json:
         print(json.dumps(answer))
-        return
-    table = Table(show_header=False, box=None)
-    for name, value in answer.items():
-        table.add_row(name, ", ".join(value) if isinstance(value, list) else str(value))
-    Console().print(table)
+    else:
+        display.facts(answer)
 
 
 def _object_storage() -> str:
@@ -366,13 +372,13 @@ def _check_engine(engine: str) -> None:
         raise ValueError(f"--engine must be local or ray, got {engine!r}")
 
 
-def _stopped(stopped: Exception, folder: Path | str, console: Console) -> typer.Exit:
+def _stopped(stopped: Exception, folder: Path | str, console: "Console") -> typer.Exit:
     """How a command ends whose study was asked to stop by the signal that `stopped` names."""
     console.print(f"stopped; what was done is kept in {folder}, go on by --resume")
     return typer.Exit(1 if str(stopped) == "SIGINT" else _REQUEUE)
 
 
-def _print_failed(failed: list, console: Console) -> None:
+def _print_failed(failed: list, console: "Console") -> None:
     for outcome in failed:
         console.print(
             f"[bold red]failed:[/] {outcome.task.group.name}: {_escaped(outcome.error or '')}", soft_wrap=True
@@ -433,23 +439,12 @@ def _baselines(task, sequences: int, seed: int) -> dict:
 
 
 def _show(answer: dict, as_json: bool, *, title: str) -> None:
+    from innerloop import display
+
     if as_json:
         print(json.dumps(_without_nan(answer), allow_nan=False))
-        return
-    table = Table(title=f"{title}, sigma ~ {answer['noise']}, d = {answer['dim']}, n = {answer['context']}")
-    for column in ("predictor", "adjusted loss", "standard error", "tuned"):
-        table.add_column(column, justify="left" if column in ("predictor", "tuned") else "right")
-    rows = dict(answer["baselines"])
-    if "model" in answer:
-        rows = {"model": answer["model"]["adjusted_loss"]} | rows
-    for name, row in sorted(rows.items(), key=lambda item: -item[1]["value"]):
-        tuned = ", ".join(f"{key} = {value:.4g}" for key, value in row.get("tuned", {}).items())
-        table.add_row(name, f"{row['value']:.5f}", f"{row['se']:.5f}", tuned)
-    floor = answer["floor"]
-    table.add_row(
-        "Bayes floor (no predictor can do better)", f"{floor['value']:.5f}", f"{floor['se']:.5f}", ""
-    )
-    Console().print(table)
+    else:
+        display.baselines(answer, title=title)
 
 
 def _without_nan(value):
@@ -464,21 +459,33 @@ def _without_nan(value):
 def main() -> None:
     """Run the command line; every user's mistake becomes one message and exit code 2."""
     warnings.simplefilter("default", UserWarning)
-    errors = Console(stderr=True)
     try:
         app()
-    except (ValidationError, ValueError) as error:
-        from innerloop.study.spec import describe
-        from innerloop.train import Training
-
-        message = describe(error, Training) if isinstance(error, ValidationError) else str(error)
-        errors.print(f"[bold red]error:[/] {_escaped(message)}", highlight=False, soft_wrap=True)
+    except ValueError as error:  # Pydantic's too
+        _message(f"[bold red]error:[/] {_escaped(_described(error))}")
         sys.exit(2)
     except SystemExit as ended:
         if ended.code != _TYPER_INTERRUPTED:
             raise
-        errors.print("stopped; what was saved is kept, go on by --resume")
+        _message("stopped; what was saved is kept, go on by --resume")
         sys.exit(1)
+
+
+def _described(error: ValueError) -> str:
+    from pydantic import ValidationError
+
+    if not isinstance(error, ValidationError):
+        return str(error)
+    from innerloop.study.spec import describe
+    from innerloop.train import Training
+
+    return describe(error, Training)
+
+
+def _message(text: str) -> None:
+    from innerloop import display
+
+    display.console().print(text, highlight=False, soft_wrap=True)
 
 
 def _escaped(text: str) -> str:

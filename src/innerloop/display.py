@@ -1,4 +1,4 @@
-"""Progress on standard error."""
+"""What a person reads in a terminal: tables on standard output, progress on standard error."""
 
 import queue as queues
 import time
@@ -85,13 +85,13 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def runs(frame: Any, most: int = 100) -> None:
+def runs(rows: list[dict], most: int = 100) -> None:
     """Print a table of runs."""
-    table = Table(title=f"{len(frame)} runs" + (f", the first {most}" if len(frame) > most else ""))
+    table = Table(title=f"{len(rows)} runs" + (f", the first {most}" if len(rows) > most else ""))
     for column in ("run", "study", "status", "adjusted loss", "± s.e.", "regret", "seconds"):
         left = column in ("run", "study", "status")
         table.add_column(column, justify="left" if left else "right", overflow="fold")
-    for row in frame.head(most).iter_rows(named=True):
+    for row in rows[:most]:
         numbers = [
             "" if row[name] is None else f"{row[name]:{form}}"
             for name, form in (
@@ -113,6 +113,32 @@ def comparison(frame: Any, *, title: str) -> None:
     for row in frame.iter_rows(named=True):
         names = ("adjusted_loss", "adjusted_loss_se", "regret", "difference", "difference_se")
         table.add_row(row["run"], *(f"{row[name]:.5f}" for name in names))
+    Console().print(table)
+
+
+def baselines(answer: dict, *, title: str) -> None:
+    """Print the predictors of a problem, the model's if there is one among them, and the floor, worst first."""
+    table = Table(title=f"{title}, sigma ~ {answer['noise']}, d = {answer['dim']}, n = {answer['context']}")
+    for column in ("predictor", "adjusted loss", "standard error", "tuned"):
+        table.add_column(column, justify="left" if column in ("predictor", "tuned") else "right")
+    rows = dict(answer["baselines"])
+    if "model" in answer:
+        rows = {"model": answer["model"]["adjusted_loss"]} | rows
+    for name, row in sorted(rows.items(), key=lambda item: -item[1]["value"]):
+        tuned = ", ".join(f"{key} = {value:.4g}" for key, value in row.get("tuned", {}).items())
+        table.add_row(name, f"{row['value']:.5f}", f"{row['se']:.5f}", tuned)
+    floor = answer["floor"]
+    table.add_row(
+        "Bayes floor (no predictor can do better)", f"{floor['value']:.5f}", f"{floor['se']:.5f}", ""
+    )
+    Console().print(table)
+
+
+def facts(answer: dict) -> None:
+    """Print names and what is known of them, a line each."""
+    table = Table(show_header=False, box=None)
+    for name, value in answer.items():
+        table.add_row(name, ", ".join(value) if isinstance(value, list) else str(value))
     Console().print(table)
 
 

@@ -1,7 +1,6 @@
 """Tables on disk: what is added comes back once, whatever happens in between, and conditions in SQL select from it."""
 
 import errno
-import json
 import multiprocessing
 import os
 import tempfile
@@ -15,7 +14,8 @@ from hypothesis import strategies as st
 from innerloop import files as files_module
 from innerloop import study
 from innerloop.study import store as store_module
-from innerloop.study.store import SCHEMAS, VERSION, QueryError, Store, as_json, select
+from innerloop.study.sql import VERSION, QueryError
+from innerloop.study.store import SCHEMAS, Store, select
 
 FULL = {"optimizer": "adam"}
 
@@ -256,7 +256,7 @@ def test_a_row_added_while_the_table_is_compacted_is_newer_than_the_compacted_on
     assert losses(store) == {"a": 99, "b0": 0, "b1": 1, "b2": 2}
 
 
-@pytest.mark.parametrize("moment", ["_whole", "_view"])
+@pytest.mark.parametrize("moment", ["_whole", "newest_rows"])
 @pytest.mark.parametrize("doing", ["read", "compact"])
 def test_a_table_that_is_compacted_under_a_reader_is_read_again(store, monkeypatch, moment, doing):
     for number in range(4):
@@ -293,7 +293,9 @@ def test_a_reader_interrupted_by_a_compaction_misses_no_row(store, monkeypatch):
 
 def test_a_table_that_never_holds_still_is_an_error(store, monkeypatch):
     store.add("evaluations", [value("a", 1)])
-    monkeypatch.setattr(store_module, "_view", lambda files, table: "read_parquet('/nowhere/gone.parquet')")
+    monkeypatch.setattr(
+        store_module, "newest_rows", lambda files, table: "read_parquet('/nowhere/gone.parquet')"
+    )
     with pytest.raises(OSError, match="the files of table evaluations keep changing"):
         store.read("evaluations")
 
@@ -502,18 +504,6 @@ def test_a_crash_while_a_file_is_migrated_doubles_nothing(store, monkeypatch):
     assert len(parquet(store, "runs")) == 2
     assert sorted(store.read("runs")["run"]) == ["a", "b"]
     assert len(parquet(store, "runs")) == 1
-
-
-# --- as JSON
-
-
-def test_rows_as_json_have_their_sections_under_spec_and_null_for_what_is_no_number(store):
-    store.add("runs", [row("a", float("nan"), train=FULL) | {"regret": float("inf"), "floor": 0.5}])
-    (back,) = as_json(store.read("runs"))
-    assert json.loads(json.dumps(back, allow_nan=False)) == back
-    assert (back["run"], back["adjusted_loss"], back["regret"], back["floor"]) == ("a", None, None, 0.5)
-    assert back["spec"] == study.parse_spec({"train": FULL}).model_dump(mode="json")
-    assert "model" not in back
 
 
 def test_a_file_of_a_newer_schema_is_left_alone_and_named(tmp_path):

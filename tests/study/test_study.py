@@ -8,7 +8,9 @@ import polars as pl
 import pytest
 
 from innerloop.study import load_study, parse_spec
-from innerloop.study.store import SCHEMAS, QueryError, Store
+from innerloop.study.listing import list_runs
+from innerloop.study.sql import QueryError
+from innerloop.study.store import SCHEMAS, Store
 from innerloop.study.study import find_runs
 
 SPECS = {
@@ -224,3 +226,60 @@ def test_runs_are_found_and_a_study_loaded_without_jax(folder):
     command = [sys.executable, "-c", script, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout.split()) == (0, ["2", "2", "False"]), done.stderr
+
+
+# --- what `innerloop runs` prints
+
+
+@pytest.fixture
+def finished(tmp_path):
+    """A study that says it is done, of four runs in three files, one of them recorded twice."""
+    folder = tmp_path / "finished"
+    folder.mkdir()
+    (folder / "study.yaml").write_text("name: finished")
+    store = Store(folder)
+    for losses in ({"a": 9.0, "b": 0.5}, {"a": 0.25, "c": None}, {"d": float("nan")}):
+        spec = parse_spec({"model": {"layers": 4}}).model_dump(mode="json")
+        store.add(
+            "runs",
+            [
+                {"run": run, "study": "finished", **spec, "adjusted_loss": loss}
+                for run, loss in losses.items()
+            ],
+        )
+    (folder / "done").touch()
+    return folder
+
+
+def test_a_finished_study_is_listed_best_first_with_the_newest_row_of_each_run(finished):
+    rows = list_runs(str(finished))
+    assert [row["run"] for row in rows] == ["a", "b", "c", "d"]
+    assert rows[0]["adjusted_loss"] == 0.25
+    assert rows[0]["spec"] == parse_spec({"model": {"layers": 4}}).model_dump(mode="json")
+    assert "model" not in rows[0]
+
+
+@pytest.mark.parametrize("where", [None, "model.layers = 4 and adjusted_loss < 1"])
+def test_both_ways_to_list_a_study_agree(finished, where):
+    quick = list_runs(str(finished), where)
+    (finished / "done").unlink()  # now run folders are looked for as well
+    assert repr(list_runs(str(finished), where)) == repr(quick)  # repr: NaN is not itself
+
+
+def test_a_finished_study_with_a_damaged_file_is_listed_with_a_warning(finished):
+    last = sorted((finished / "tables" / "runs").iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="is damaged"):
+        rows = list_runs(str(finished))
+    assert [row["run"] for row in rows] == ["a", "b", "c"]
+
+
+def test_a_finished_study_is_listed_without_a_data_frame_library(finished):
+    script = (
+        "import sys; from innerloop.study.listing import list_runs; print(len(list_runs(sys.argv[1])));"
+        "print([name for name in ('jax', 'polars', 'numpy', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(finished)], capture_output=True, text=True, timeout=100
+    )
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["4", "[]"]), done.stderr

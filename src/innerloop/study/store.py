@@ -12,8 +12,6 @@ from the run folders when the study goes on.
 Only Polars and DuckDB are imported here: questions are answered without waiting for JAX.
 """
 
-import json
-import re
 import secrets
 import tempfile
 import warnings
@@ -26,8 +24,8 @@ import duckdb
 import polars as pl
 
 from innerloop.files import write_atomically
+from innerloop.study.sql import KEYS, VERSION, ask, files_of, literal, newest_rows, number_of, version_of
 
-VERSION = 2
 _COMPACT = 64  # files of a table, beyond which they become one
 
 _MATRIX = pl.List(pl.List(pl.Float64))
@@ -92,20 +90,6 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     },
     "evaluations": {"run": pl.String, "name": pl.String, "value": pl.Float64, "standard_error": pl.Float64},
 }
-_KEYS = {"runs": ("run",), "history": ("run", "step"), "evaluations": ("run", "name")}
-
-
-_NOT_A_CONDITION = (
-    duckdb.ParserException,
-    duckdb.BinderException,
-    duckdb.CatalogException,
-    duckdb.ConversionException,
-    duckdb.InvalidInputException,
-)
-
-
-class QueryError(ValueError):
-    """A condition is not SQL, or names a column that is not there."""
 
 
 @dataclass(frozen=True)
@@ -121,16 +105,18 @@ class Store:
             above: names of files of the table that are elsewhere; the rows replace theirs too.
         """
         frame = _typed(pl.DataFrame(list(rows), schema=SCHEMAS[table], strict=False), table)
-        frame = frame.unique(_KEYS[table], keep="last", maintain_order=True)
+        frame = frame.unique(KEYS[table], keep="last", maintain_order=True)
         if len(frame):
-            there = [_number(Path(name)) for name in above]
-            number = 1 + max([*there, *(_number(file) for file in self._files(table))], default=-1)
+            there = [number_of(Path(name)) for name in above]
+            number = 1 + max(
+                [*there, *(number_of(file) for file in files_of(self.folder, table))], default=-1
+            )
             self._write(table, frame, number)
             self.compact_if_many(table)
 
     def compact_if_many(self, table: str) -> None:
         """Make one file of all that are there if they are so many that reading them takes long."""
-        if len(self._files(table)) > _COMPACT:
+        if len(files_of(self.folder, table)) > _COMPACT:
             self.compact(table)
 
     def read(self, table: str) -> pl.DataFrame:
@@ -149,7 +135,7 @@ class Store:
         """Make one file of all that are there now; a crash in between leaves rows twice on disk, and once to readers."""
         files, frame = self._selected(table, None)
         if files:  # as old as the newest of them: a row that is added in the meantime is newer
-            self._write(table, frame, _number(files[-1]))
+            self._write(table, frame, number_of(files[-1]))
         for file in files:
             file.unlink(missing_ok=True)
 
@@ -160,7 +146,7 @@ class Store:
             UserWarning: for each of them.
         """
         aside = []
-        for file in self._files(table):
+        for file in files_of(self.folder, table):
             if not _whole(file) and file.exists():
                 aside.append(file.rename(file.with_name(f"{file.name}.damaged")))
                 warnings.warn(f"{file} is damaged; its rows are made anew", stacklevel=2)
@@ -170,7 +156,7 @@ class Store:
         for _ in range(5):  # another process may compact the table between the listing and the reading
             try:
                 if files := self._readable(table):
-                    return files, select(_view(files, table), where)
+                    return files, select(newest_rows(files, table), where)
             except (duckdb.IOException, FileNotFoundError):
                 continue
             return [], select(pl.DataFrame(schema=SCHEMAS[table]), where)
@@ -182,26 +168,25 @@ class Store:
         path = folder / f"{number:06d}-v{VERSION}-{secrets.token_hex(4)}.parquet"
         write_atomically(path, lambda file: frame.write_parquet(file))
 
-    def _files(self, table: str) -> list[Path]:
-        return sorted((self.folder / "tables" / table).glob("[0-9]*.parquet"))
-
     def _readable(self, table: str) -> list[Path]:
         """The files that are whole and of today's schema; older ones are rewritten first."""
         found = []
-        for file in self._files(table):
-            if _version(file) > VERSION:
+        for file in files_of(self.folder, table):
+            if version_of(file) > VERSION:
                 raise ValueError(
-                    f"{file} was written by a newer innerloop (schema {_version(file)}, here {VERSION}); update this one"
+                    f"{file} was written by a newer innerloop (schema {version_of(file)}, here {VERSION}); update this one"
                 )
             if _whole(file):
-                found.append(file if _version(file) == VERSION else self._migrated(file, table))
+                found.append(file if version_of(file) == VERSION else self._migrated(file, table))
             elif not file.exists():
                 raise FileNotFoundError(file)  # its rows are in a file that this listing has not
             else:
                 warnings.warn(
                     f"{file} is damaged; its rows come back when the study goes on by --resume", stacklevel=3
                 )
-        return found
+        return list(
+            dict.fromkeys(found)
+        )  # after a crash, an old file and what it was migrated to are both there
 
     def _migrated(self, file: Path, table: str) -> Path:
         """The file rewritten in today's schema, under the same number, so that it stays as old as it was."""
@@ -218,37 +203,11 @@ def select(relation: str | pl.DataFrame, where: str | None) -> pl.DataFrame:
     Raises:
         QueryError: it is not a condition on the columns; with DuckDB's own words.
     """
-    with duckdb.connect() as connection:
-        if isinstance(
-            relation, pl.DataFrame
-        ):  # by way of a file: DuckDB would need PyArrow to read the frame itself
-            with tempfile.TemporaryDirectory() as folder:
-                relation.write_parquet(Path(folder) / "given.parquet")
-                return select(f"read_parquet({_literal(Path(folder) / 'given.parquet')})", where)
-        query = f"select * from {relation}" + (f" where ({where}\n)" if where else "")
-        try:
-            return pl.DataFrame(connection.sql(query))
-        except _NOT_A_CONDITION as error:
-            reason = str(error).splitlines()[0]
-            raise QueryError(f"where: {where!r} is not a condition on the runs: {reason}") from None
-
-
-def _view(files: list[Path], table: str) -> str:
-    """A relation of the newest row of each key. Files are read in order of their numbers."""
-    names = ", ".join(_literal(file) for file in files)
-    key = ", ".join(_KEYS[table])
-    source = f"read_parquet([{names}], filename = true, union_by_name = true)"
-    if len(files) == 1:
-        return f"(select * exclude (filename) from {source})"
-    return (
-        f"(select * exclude (filename) from {source}"
-        f" qualify row_number() over (partition by {key} order by parse_filename(filename) desc) = 1)"
-    )
-
-
-def _literal(file: Path) -> str:
-    """A path in SQL, of this file alone whatever its name: DuckDB takes *, ? and [ for patterns."""
-    return "'" + re.sub(r"[*?[]", r"[\g<0>]", str(file)).replace("'", "''") + "'"
+    if isinstance(relation, str):
+        return ask(relation, where, pl.DataFrame)
+    with tempfile.TemporaryDirectory() as folder:  # DuckDB would need PyArrow to read the frame itself
+        relation.write_parquet(Path(folder) / "given.parquet")
+        return ask(f"read_parquet({literal(Path(folder) / 'given.parquet')})", where, pl.DataFrame)
 
 
 def _typed(frame: pl.DataFrame, table: str) -> pl.DataFrame:
@@ -273,16 +232,6 @@ def _column(now: Any, column: pl.Expr, dtype: Any) -> pl.Expr:
     )
 
 
-def _number(file: Path) -> int:
-    return int(file.name[:6])
-
-
-def _version(file: Path) -> int:
-    """Of the schema that a file was written in; the first had none in its name."""
-    parts = file.stem.split("-")
-    return int(parts[1][1:]) if len(parts) == 3 else 1
-
-
 def _whole(file: Path) -> bool:
     """Whether a Parquet file has both its ends, which one that was cut short has not, and a footer that reads."""
     try:
@@ -296,15 +245,3 @@ def _whole(file: Path) -> bool:
         return True
     except (OSError, pl.exceptions.PolarsError):
         return False
-
-
-def as_json(frame: pl.DataFrame) -> list[dict]:
-    """Rows as plain objects: the sections of a spec under `spec`, numbers that JSON cannot say as null."""
-    sections = [name for name in ("task", "model", "train", "evaluate") if name in frame.columns]
-    return [
-        {
-            **{key: value for key, value in row.items() if key not in sections},
-            "spec": {name: row[name] for name in sections},
-        }
-        for row in json.loads(frame.write_json())
-    ]
