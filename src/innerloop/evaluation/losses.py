@@ -24,6 +24,7 @@ from scipy.stats import chi2
 
 from innerloop import lanes
 from innerloop.models.linear import Blockwise, LinearTransformer
+from innerloop.predictors.base import weights_of_all
 from innerloop.tasks import LinearRegression
 from innerloop.types import AnyArray, Moments
 
@@ -231,17 +232,16 @@ def draw_losses(
             for parts, part in zip(common, drawn, strict=True):
                 parts.append(np.asarray(part, np.float64).ravel())
             for names, group in groups:
-                losses = np.asarray(_regret(group, kind, moments, mean, per_layer), np.float64)
+                losses = _regret(group, kind, moments, mean, per_layer)
                 for name, own in zip(names, losses, strict=True):
-                    regret[name].append(own.reshape(CHUNK, -1))
+                    regret[name].append(np.asarray(own, np.float64).reshape(CHUNK, -1))
     joined = {name: np.concatenate(parts) for name, parts in regret.items()}
     return Draws(joined, *(np.concatenate(parts) for parts in common))
 
 
-def implicit_path(predictor, moments: Moments) -> Float[Array, "depths dim"]:
-    """A predictor's weights on one context, after every layer if it has layers."""
-    weights = predictor.implicit_weights(moments)
-    return weights if weights.ndim == 2 else weights[None]
+def implicit_paths(predictors: Iterable, moments: Moments) -> list[Float[Array, "depths dim"]]:
+    """Every predictor's weights on one context, after every layer if it has layers."""
+    return [each if each.ndim == 2 else each[None] for each in weights_of_all(predictors, moments)]
 
 
 def _judged(regret: np.ndarray, spread: np.ndarray, oracle: np.ndarray) -> Evaluation:
@@ -283,42 +283,45 @@ def _draw(
 
 @eqx.filter_jit
 def _regret(group, task: LinearRegression, moments: Moments, target, per_layer: bool):
-    """Regret of every sequence by every predictor of a group, `(predictors, blocks, block, layers + 1)`."""
+    """Regret of every sequence by every predictor of a group, each `(blocks, block, layers + 1)`."""
 
-    def by(predictor):
-        final = not per_layer and isinstance(predictor, LinearTransformer)
+    def loss(path, target: Float[Array, "dim"]):
+        return task.half_square(path - target[None])
 
-        def one(moments: Moments, target: Float[Array, "dim"]):
-            return task.half_square(implicit_path(predictor, moments) - target[None])
-
+    def by(model):
         def block(moments: Moments, target: Float[Array, "block dim"]):
-            if final:
-                return task.half_square(predictor.final_weights(moments) - target)[:, None]
-            return jax.vmap(one)(moments, target)
+            if not per_layer:
+                return task.half_square(model.final_weights(moments) - target)[:, None]
+            return jax.vmap(loss)(model.implicit_weights(moments), target)
 
         return jax.lax.map(lambda parts: block(*parts), (moments, target))
 
-    return jax.lax.map(by, group) if isinstance(group, LinearTransformer) else by(group)[None]
+    if isinstance(group, LinearTransformer):
+        return jax.lax.map(by, group)
+
+    def one(moments: Moments, target: Float[Array, "dim"]):
+        return [loss(path, target) for path in implicit_paths(group, moments)]
+
+    return jax.lax.map(lambda parts: jax.vmap(one)(*parts), (moments, target))
 
 
 def _grouped(predictors: dict) -> list[tuple[list[str], Any]]:
-    """Models of one size as one whose arrays have a leading axis, so that one compiled program judges them all."""
+    """What one compiled program judges: models of one size, as one whose arrays have a leading axis, and all that is no
+    model, as a tuple."""
     groups: dict[Any, list[str]] = {}
     for name, predictor in predictors.items():
-        key: Any = name
+        key: Any = None
         if isinstance(predictor, LinearTransformer):
             predictors[name] = predictor.freed() if isinstance(predictor, Blockwise) else predictor
             leaves, structure = jax.tree.flatten(predictors[name])
             key = (structure, *(leaf.shape for leaf in leaves))
         groups.setdefault(key, []).append(name)
-    stacked = []
-    for names in groups.values():
-        members = [predictors[name] for name in names]
-        models = isinstance(members[0], LinearTransformer)
-        stacked.append(
-            (names, jax.tree.map(lambda *leaves: jnp.stack(leaves), *members) if models else members[0])
-        )
-    return stacked
+    found = []
+    for key, names in groups.items():
+        members = tuple(predictors[name] for name in names)
+        stacked = members if key is None else jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+        found.append((names, stacked))
+    return found
 
 
 def in_precision(predictor, precision: Precision):

@@ -11,7 +11,7 @@ from innerloop.evaluation.losses import (
     Precision,
     check_precision,
     check_sequences,
-    implicit_path,
+    implicit_paths,
     in_precision,
 )
 from innerloop.tasks import LinearRegression
@@ -104,11 +104,9 @@ def _sums(predictors: dict, task: LinearRegression, keys: Key[Array, "blocks"], 
         assert moments.sigma is not None  # the sampler says it
         posterior = task.posterior(moments)
         ridge, oracle = posterior.ridge(moments.sigma), posterior.oracle_loss(moments.sigma)
-        adjusted = {
-            name: task.half_square(implicit_path(predictor, moments) - ridge[None])
-            for name, predictor in predictors.items()
-        }
-        return {name: (each, each + oracle) for name, each in adjusted.items()}
+        paths = implicit_paths(predictors.values(), moments)
+        adjusted = [task.half_square(path - ridge[None]) for path in paths]
+        return {name: (each, each + oracle) for name, each in zip(predictors, adjusted, strict=True)}
 
     def block(key, level):
         moments = task.sample_moments(key, _BLOCK, sigma=jnp.full(_BLOCK, level), dtype=levels.dtype)

@@ -72,7 +72,7 @@ def run_demo(out: Path, *, console: Console) -> Path:
             }
             judged = _judge(workers, queue, models, stages)
             comparison = _compare(workers, judged, baselines, runs, seconds, out, stages)
-        page = write_report(comparison, out)
+            page = write_report(comparison, out, executor=workers)
         stages.finish("report")
     Console().print(_summary(comparison))
     console.print(f"report: {page}")

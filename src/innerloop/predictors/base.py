@@ -2,13 +2,14 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Iterable
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from innerloop.tasks import LinearRegression
+from innerloop.tasks import LinearRegression, Posterior
 from innerloop.types import Moments, Prompt
 
 
@@ -50,6 +51,34 @@ class WeightPredictor(eqx.Module):
     def predict(self, prompt: Prompt) -> Float[Array, "*batch"]:
         """The prediction at the query; errors as for `implicit_weights`."""
         return (self.implicit_weights(prompt.moments()) * prompt.query).sum(-1)
+
+
+class PosteriorPredictor(WeightPredictor):
+    """A predictor whose weights follow from the task's posterior, which several can share."""
+
+    @abstractmethod
+    def _given(self, posterior: Posterior, moments: Moments) -> Float[Array, "dim"]:
+        """The weights for one context whose posterior is known."""
+
+    def _weights(self, moments):
+        return self._given(self.task.posterior(moments), moments)
+
+
+def weights_of_all(
+    predictors: Iterable, moments: Moments
+) -> list[Float[Array, "dim"] | Float[Array, "depths dim"]]:
+    """What `implicit_weights` of each predictor says of one context; the posterior of a task is computed once."""
+    posteriors: dict[tuple, Posterior] = {}
+
+    def given(predictor):
+        if not isinstance(predictor, PosteriorPredictor) or moments.dim != predictor.task.dim:
+            return predictor.implicit_weights(moments)  # which checks the dimension
+        name = predictor.task.identity
+        if name not in posteriors:
+            posteriors[name] = predictor.task.posterior(moments)
+        return predictor._given(posteriors[name], moments)
+
+    return [given(predictor) for predictor in predictors]
 
 
 def finite_number(

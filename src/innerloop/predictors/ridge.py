@@ -12,21 +12,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from innerloop.predictors.base import WeightPredictor, finite_number
+from innerloop.predictors.base import PosteriorPredictor, finite_number
 from innerloop.predictors.tuning import TuningSample
 from innerloop.tasks import LinearRegression, Posterior
 from innerloop.types import Moments
 
 
-class _Ridge(WeightPredictor):
+class _Ridge(PosteriorPredictor):
     """Ridge with a noise level per sequence."""
 
     @abstractmethod
     def _sigma(self, moments: Moments, posterior: Posterior) -> Float[Array, ""]:
         """The noise level to assume for one context."""
 
-    def _weights(self, moments):
-        posterior = self.task.posterior(moments)
+    def _given(self, posterior, moments):
         return posterior.ridge(self._sigma(moments, posterior))
 
 

@@ -22,7 +22,7 @@ from innerloop.evaluation.losses import (
     check_precision,
     check_sequences,
     draw_losses,
-    implicit_path,
+    implicit_paths,
     in_precision,
 )
 from innerloop.models.linear import Blockwise, Diag, LinearTransformer
@@ -267,7 +267,7 @@ def _drawn(task: LinearRegression, keys: Key[Array, "blocks"], precision: Precis
 @eqx.filter_jit
 def _measured(measure: Callable, predictor, moments: Moments, ols: Float[Array, "blocks block dim"]):
     def one(moments, ols):
-        return measure(implicit_path(predictor, moments), moments, ols)
+        return measure(implicit_paths([predictor], moments)[0], moments, ols)
 
     return jax.lax.map(lambda block: jax.vmap(one)(*block), (moments, ols))
 

@@ -1,10 +1,14 @@
 """The report of a comparison of trained models with the baselines and the Bayes floor."""
 
+from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from matplotlib.figure import Figure
 
 from innerloop import figures
 from innerloop.evaluation import Estimate, Evaluation
@@ -95,22 +99,31 @@ class Comparison:
         return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def write_report(comparison: Comparison, folder: Path) -> Path:
-    """Write `report.html`, `table.csv` and the figures (PNG, PDF, SVG) into `folder`; returns the page's path."""
+def write_report(comparison: Comparison, folder: Path, *, executor: Executor | None = None) -> Path:
+    """Write `report.html`, `table.csv` and the figures (PNG, PDF, SVG) into `folder`; returns the page's path.
+
+    Args:
+        executor: draws the figures, if it is given.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     table = comparison.table()
     write_atomically(folder / "table.csv", table.write_csv)
-    pictures = [
-        Picture(name, figures.save_and_show(figure, folder, name), caption)
-        for name, (figure, caption) in _figures(comparison).items()
-    ]
+    draw = partial(_picture, comparison=comparison, folder=folder)
+    pictures = list((executor.map if executor else map)(draw, _FIGURES))
     parts = {"comparison": comparison, "rows": table.to_dicts(), "pictures": pictures, "number": number}
     return render(folder / "report.html", "report.html.jinja", **parts)
 
 
-def _figures(comparison: Comparison) -> dict:
-    """Name -> (figure, caption)."""
-    law = f"sigma ~ {comparison.noise}"
+def _picture(name: str, comparison: Comparison, folder: Path) -> Picture:
+    figure, caption = _FIGURES[name](comparison)
+    return Picture(name, figures.save_and_show(figure, folder, name), caption)
+
+
+def _law(comparison: Comparison) -> str:
+    return f"sigma ~ {comparison.noise}"
+
+
+def _against_depth(comparison: Comparison) -> tuple[Figure, str]:
     ours = [(e.method, e.layers, e.evaluation.adjusted_loss, "ours") for e in comparison.entries]
     theirs = [
         (e.method, e.layers, Estimate(e.published, float("nan")), "published")
@@ -126,6 +139,43 @@ def _figures(comparison: Comparison) -> dict:
             "source": [row[3] for row in ours + theirs],
         }
     )
+    baselines = {
+        name: comparison.baselines[name][0].adjusted_loss.value
+        for name in ("constrr", "adarr", "tunedrr")
+        if name in comparison.baselines
+    }
+    return (
+        figures.loss_against_depth(
+            depth, floor=comparison.floor.value, baselines=baselines, title=_law(comparison)
+        ),
+        "Adjusted loss against depth (Figure 1's panel). Filled: ours, bars of two standard errors, mostly smaller "
+        "than the markers. Hollow: the paper's table. Below the black line no predictor can be. GD++ applies one fixed "
+        "filter f(Sigma) to alpha, and the best such filter is ridge with sigma^2 = E sigma^2, that is ConstRR: a "
+        "GD++ below ConstRR is sampling error.",
+    )
+
+
+def _against_sigma(comparison: Comparison) -> tuple[Figure, str]:
+    return (
+        figures.loss_against_sigma(
+            comparison.profiles, in_distribution=comparison.noise, title=_law(comparison)
+        ),
+        "Adjusted loss at each noise level (Figure 2's panel); shaded: the levels trained on. Within them the "
+        "Bayes-optimal predictor is best on average, not at every level.",
+    )
+
+
+def _after_layers(comparison: Comparison) -> tuple[Figure, str]:
+    return (
+        figures.loss_after_layer(
+            _per_layer(comparison), floor=comparison.floor.value, title=_law(comparison)
+        ),
+        "Adjusted loss of the prediction read off after each layer of the deepest models (Figure 5). Only the last "
+        "layer was trained for; a model is free to be worse on its way.",
+    )
+
+
+def _regret(comparison: Comparison) -> tuple[Figure, str]:
     regret = pl.DataFrame(
         {
             "method": [entry.method for entry in comparison.entries],
@@ -134,42 +184,29 @@ def _figures(comparison: Comparison) -> dict:
             "standard_error": [entry.evaluation.regret.standard_error for entry in comparison.entries],
         }
     )
-    floor = comparison.floor.value
-    shown = ("constrr", "adarr", "tunedrr")
-    baselines = {
-        name: comparison.baselines[name][0].adjusted_loss.value
-        for name in shown
-        if name in comparison.baselines
-    }
+    return (
+        figures.regret_against_depth(regret, title=_law(comparison)),
+        "What is left to gain: adjusted loss minus the Bayes floor.",
+    )
+
+
+def _matrices(comparison: Comparison) -> tuple[Figure, str]:
     p, q, name = comparison.matrices
-    return {
-        "figure1": (
-            figures.loss_against_depth(depth, floor=floor, baselines=baselines, title=law),
-            "Adjusted loss against depth (Figure 1's panel). Filled: ours, bars of two standard errors, mostly smaller "
-            "than the markers. Hollow: the paper's table. Below the black line no predictor can be. GD++ applies one fixed "
-            "filter f(Sigma) to alpha, and the best such filter is ridge with sigma^2 = E sigma^2, that is ConstRR: a "
-            "GD++ below ConstRR is sampling error.",
-        ),
-        "figure2": (
-            figures.loss_against_sigma(comparison.profiles, in_distribution=comparison.noise, title=law),
-            "Adjusted loss at each noise level (Figure 2's panel); shaded: the levels trained on. Within them the "
-            "Bayes-optimal predictor is best on average, not at every level.",
-        ),
-        "layers": (
-            figures.loss_after_layer(_per_layer(comparison), floor=floor, title=law),
-            "Adjusted loss of the prediction read off after each layer of the deepest models (Figure 5). Only the last "
-            "layer was trained for; a model is free to be worse on its way.",
-        ),
-        "regret": (
-            figures.regret_against_depth(regret, title=law),
-            "What is left to gain: adjusted loss minus the Bayes floor.",
-        ),
-        "matrices": (
-            figures.heat_maps(p, q, title=name),
-            f"P and Q of every layer of {name} (Figure 4), in the paper's convention: a layer adds P S Q to every token, "
-            "S the plain sum over the context.",
-        ),
-    }
+    return (
+        figures.heat_maps(p, q, title=name),
+        f"P and Q of every layer of {name} (Figure 4), in the paper's convention: a layer adds P S Q to every token, "
+        "S the plain sum over the context.",
+    )
+
+
+# In the page's order; each gives a figure and its caption.
+_FIGURES: dict[str, Callable[[Comparison], tuple[Figure, str]]] = {
+    "figure1": _against_depth,
+    "figure2": _against_sigma,
+    "layers": _after_layers,
+    "regret": _regret,
+    "matrices": _matrices,
+}
 
 
 def _per_layer(comparison: Comparison) -> pl.DataFrame:
