@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 from jaxtyping import Array, Float, Key
-from scipy.stats import chi2
+from scipy.special import gammainc
 
 from innerloop import lanes
 from innerloop.models.linear import Blockwise, LinearTransformer
@@ -191,7 +191,7 @@ def bayes_floor(
     index, count = task.noise.strata(sigma, min(16, most))
     if task.context > task.dim and (sigma > 0).all():
         bins = min(1024 // count, 64, max(1, most // count))
-        share = chi2.cdf(rss / sigma**2, task.context - task.dim)
+        share = gammainc((task.context - task.dim) / 2, rss / sigma**2 / 2)  # the distribution of chi-square
         index = index * bins + np.minimum((share * bins).astype(int), bins - 1)
         count *= bins
     return tuple(_post_stratified(draws[:sequences], index, count) for draws in (drawn.spread, drawn.oracle))  # type: ignore[return-value]

@@ -18,7 +18,6 @@ from matplotlib.ticker import (
     NullFormatter,
     NullLocator,
 )
-from scipy.optimize import isotonic_regression
 
 from innerloop.figures.style import HEIGHT, METHODS, WIDTH, Look
 
@@ -188,6 +187,8 @@ def spread(places: Sequence[float], gap: float) -> np.ndarray:
     With z_i = p_i - i gap the constraint is z ascending: isotonic regression, which clipping keeps optimal
     within bounds. If they do not fit, the top ones stick out.
     """
+    from scipy.optimize import isotonic_regression  # slow to import, and most figures have one label or none
+
     steps = gap * np.arange(len(places))
     z = isotonic_regression(np.asarray(places, dtype=float) - steps).x
     return np.clip(z, 0, max(1 - steps[-1], 0)) + steps

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
-from scipy.optimize import minimize
 
 from innerloop.predictors.base import whole_number
 from innerloop.tasks import LinearRegression, Posterior
@@ -73,6 +72,8 @@ class TuningSample(eqx.Module):
             prepared: a pytree whose leaves have a leading axis of sequences.
             grids: increasing values of each constant to try; the ends bound it, a single value fixes it.
         """
+        from scipy.optimize import minimize  # half a second, which whoever tunes nothing is spared
+
         nodes = list(grids.values())
         free = [axis for axis, grid in enumerate(nodes) if len(grid) > 1]
         if not free:
