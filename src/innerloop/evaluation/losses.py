@@ -10,7 +10,7 @@ in the query's norm: each term is its own conditional expectation given the cont
 adds variance (Rao and Blackwell). The mean of `spread` is the Bayes floor, below which no predictor's adjusted loss can be.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from innerloop import lanes
 from innerloop.models.linear import Blockwise, LinearTransformer
 from innerloop.predictors.base import weights_of_all
 from innerloop.tasks import LinearRegression
+from innerloop.threads import in_threads
 from innerloop.types import AnyArray, Moments
 
 CHUNK = 16_384
@@ -122,10 +123,13 @@ class Draws:
     sigma: np.ndarray
     rss: np.ndarray
 
-    def __add__(self, other: "Draws") -> "Draws":
-        regret = {name: np.concatenate([mine, other.regret[name]]) for name, mine in self.regret.items()}
-        pairs = ((getattr(each, name) for each in (self, other)) for name in _PER_SEQUENCE)
-        return Draws(regret, *(np.concatenate(list(pair)) for pair in pairs))
+    @staticmethod
+    def joined(parts: Sequence["Draws"]) -> "Draws":
+        """All sequences of draws of the same predictors."""
+        regret = {name: np.concatenate([part.regret[name] for part in parts]) for name in parts[0].regret}
+        return Draws(
+            regret, *(np.concatenate([getattr(part, name) for part in parts]) for name in _PER_SEQUENCE)
+        )
 
     def evaluations(self, sequences: int | None = None) -> dict[str, Evaluation]:
         """The estimates from the first `sequences` draws, all by default."""
@@ -224,19 +228,21 @@ def draw_losses(
         kind, numbers = task.apart()
         groups = _grouped({name: in_precision(each, precision) for name, each in predictors.items()})
         key = jax.random.fold_in(jax.random.key(seed), _STREAM)
-        regret: dict[str, list[np.ndarray]] = {name: [] for name in predictors}
-        common: list[list[np.ndarray]] = [[] for _ in _PER_SEQUENCE]
-        for chunk in chunks:
+
+        def judged(chunk: int) -> Draws:
             keys = jax.random.split(jax.random.fold_in(key, chunk), CHUNK // _BLOCK)
             moments, mean, *drawn = _draw(kind, numbers, keys, precision)
-            for parts, part in zip(common, drawn, strict=True):
-                parts.append(np.asarray(part, np.float64).ravel())
+            regret = {}
             for names, group in groups:
                 losses = _regret(group, kind, moments, mean, per_layer)
                 for name, own in zip(names, losses, strict=True):
-                    regret[name].append(np.asarray(own, np.float64).reshape(CHUNK, -1))
-    joined = {name: np.concatenate(parts) for name, parts in regret.items()}
-    return Draws(joined, *(np.concatenate(parts) for parts in common))
+                    regret[name] = np.asarray(own, np.float64).reshape(CHUNK, -1)
+            return Draws(
+                {name: regret[name] for name in predictors},
+                *(np.asarray(part, np.float64).ravel() for part in drawn),
+            )
+
+        return Draws.joined(in_threads(judged, chunks))
 
 
 def implicit_paths(predictors: Iterable, moments: Moments) -> list[Float[Array, "depths dim"]]:

@@ -4,9 +4,7 @@ GD++ and DIAG of several depths on sigma ~ U(0, 5), each a warm chain in a proce
 every baseline, the Bayes floor and the published column.
 """
 
-import functools
 import multiprocessing
-import operator
 import tempfile
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
@@ -156,17 +154,15 @@ def _judge(
         )
 
     parts = {pending[future]: future.result() for future in display.listen(queue, pending, count)}
-    return functools.reduce(operator.add, [parts[half] for half in halves]).evaluations()
+    return Draws.joined([parts[half] for half in halves]).evaluations()
 
 
 def _judge_some(models: dict, chunks: range) -> Draws:
-    total = None
+    draws = []
     for chunk in chunks:
-        draws = draw_losses(models, _task(), [chunk], per_layer=False)
-        total = draws if total is None else total + draws
+        draws.append(draw_losses(models, _task(), [chunk], per_layer=False))
         _messages.put(1)
-    assert total is not None
-    return total
+    return Draws.joined(draws)
 
 
 def _compare(

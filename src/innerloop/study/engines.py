@@ -16,7 +16,7 @@ from typing import Any
 
 from innerloop.signals import asked_to_stop
 from innerloop.study.runner import Outcome, Task, do_task
-from innerloop.threads import one_thread_each
+from innerloop.threads import cores, one_thread_each
 from innerloop.train import Preempted
 
 _MEMORY_PER_WORKER = 2 * 2**30
@@ -26,12 +26,11 @@ _GRACE = 25.0  # seconds from being asked to stop until workers are left alone: 
 
 def default_workers() -> int:
     """As many processes as there are cores that this process may use, and 2 GiB of memory for each."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
-        memory = cores * _MEMORY_PER_WORKER
-    return max(1, min(cores, memory // _MEMORY_PER_WORKER))
+        memory = cores() * _MEMORY_PER_WORKER
+    return max(1, min(cores(), memory // _MEMORY_PER_WORKER))
 
 
 @dataclass

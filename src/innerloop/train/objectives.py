@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from innerloop import lanes
 from innerloop.tasks import LinearRegression
+from innerloop.threads import in_threads
 from innerloop.types import AnyArray, Moments
 
 Objective = Literal["sampled", "oracle", "bayes"]
@@ -106,18 +107,19 @@ def draw_many(
         beyond: whether all of them have labels up to a third too large.
     """
     kind, numbers = task.apart()
-    blocks = [
-        _draw_block(
-            kind, numbers, objective, jax.random.fold_in(key, block), jnp.asarray(_BLOCK if beyond else 0)
-        )
-        for block in range(-(-count // _BLOCK))
-    ]
+
+    def drawn(block: int) -> Examples:
+        key_block = jax.random.fold_in(key, block)
+        examples = _draw_block(kind, numbers, objective, key_block, jnp.asarray(_BLOCK if beyond else 0))
+        return jax.tree.map(np.asarray, examples)
+
+    blocks = in_threads(drawn, range(-(-count // _BLOCK)), compiled=(_draw_block, kind.identity, objective))
     first = blocks[0]
 
     def joined(get):
-        return np.concatenate([np.asarray(get(block)) for block in blocks])[:count]
+        return np.concatenate([get(block) for block in blocks])[:count]
 
-    probes = np.asarray(first.probes) if first.probes.ndim == 2 else joined(lambda block: block.probes)
+    probes = first.probes if first.probes.ndim == 2 else joined(lambda block: block.probes)
     moments = Moments(S=joined(lambda block: block.moments.S), n=first.moments.n)
     return Examples(moments, joined(lambda block: block.target), probes)
 

@@ -11,6 +11,7 @@ One iteration from parameters theta, with residuals r of a weighted pool of sequ
 3. A trial is accepted if it lowers the mean loss of the whole pool, which costs only a forward pass; else mu grows.
 """
 
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 import equinox as eqx
@@ -20,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from innerloop.models.linear import Blockwise, LinearTransformer
+from innerloop.threads import in_threads
 from innerloop.train.jacobian import weights_and_jacobian
 from innerloop.train.objectives import Examples
 from innerloop.types import AnyArray, Moments
@@ -151,11 +153,13 @@ def _weights(model: LinearTransformer, theta: np.ndarray, examples: Examples) ->
     """The implicit weights at `theta` on every sequence, (N, dim)."""
     S = examples.moments.S
     like, scale = _kind(model)
-    parts = [
-        _forward(like, scale, theta, _padded(S, first, _FORWARD_CHUNK))
-        for first in range(0, len(S), _FORWARD_CHUNK)
-    ]
-    return np.concatenate([np.asarray(part) for part in parts])[: len(S)]
+
+    def part(first: int) -> np.ndarray:
+        return np.asarray(_forward(like, scale, theta, _padded(S, first, _FORWARD_CHUNK)))
+
+    return np.concatenate(
+        in_threads(part, range(0, len(S), _FORWARD_CHUNK), compiled=(_forward, _pattern(like)))
+    )[: len(S)]
 
 
 def _curvature(
@@ -218,21 +222,33 @@ def _normal_equations(
         along = (residuals[:, None, :] @ directions)[:, 0]
         probes = np.asarray(examples.probes) @ directions
     like, scale = _kind(model)
-    parts = []
-    for first in range(0, len(weights), _JACOBIAN_CHUNK):
+
+    def part(first: int) -> tuple[np.ndarray, np.ndarray]:
         weight = weights[first : first + _JACOBIAN_CHUNK]
         weight = np.pad(weight, (0, _JACOBIAN_CHUNK - len(weight)))
         S, probe, each = (
             _padded(array, first, _JACOBIAN_CHUNK) for array in (examples.moments.S, probes, along)
         )
-        parts.append(_chunk_sums(like, scale, theta, S, probe, each, weight))
-    hessian, gradient = (np.sum([np.asarray(x) for x in part], axis=0) for part in zip(*parts, strict=True))
+        hessian, gradient = _chunk_sums(like, scale, theta, S, probe, each, weight)
+        return np.asarray(hessian), np.asarray(gradient)
+
+    parts = in_threads(
+        part,
+        range(0, len(weights), _JACOBIAN_CHUNK),
+        compiled=(_chunk_sums, _pattern(like), directions.shape[2]),
+    )
+    hessian, gradient = (np.sum(each, axis=0) for each in zip(*parts, strict=True))
     return hessian, gradient
 
 
 def _kind(model: LinearTransformer) -> tuple[LinearTransformer, np.ndarray]:
     """The model without its label scale, and that: problems differ in it, and are to share compiled programs."""
     return model.with_label_scale(1.0), np.asarray(model.label_scale)
+
+
+def _pattern(like: LinearTransformer) -> Hashable:
+    """Equal for models that run the same compiled programs."""
+    return jax.tree.structure(like), tuple(leaf.shape for leaf in jax.tree.leaves(like))
 
 
 @eqx.filter_jit
