@@ -38,7 +38,9 @@ def answers(flows: np.ndarray, S: np.ndarray, probes: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("shared, r", [(True, 3), (True, 2), (False, 1), (False, 3)])
 def test_against_central_differences(x64, rng, layers, shared, r):
     flows, S, probes = problem(rng, layers, shared, r)
-    rows, jacobian = weights_and_jacobian(*(jnp.asarray(each) for each in (flows, S, probes)))
+    rows, jacobian = weights_and_jacobian(
+        jnp.asarray(flows), jnp.asarray(layers), jnp.asarray(S), jnp.asarray(probes)
+    )
     step, expected = 1e-5, np.zeros((_BATCH, r, flows.size))
     for k in range(flows.size):
         shift = np.zeros(flows.size)
@@ -65,5 +67,5 @@ def test_against_reverse_mode(x64, rng, layers):
         return product[-1, :-1] @ probe
 
     expected = jax.jit(jax.vmap(jax.jacrev(answer), (None, 0, 0)))(flows.reshape(-1), S, probes)
-    _, jacobian = weights_and_jacobian(flows, S, probes)
+    _, jacobian = weights_and_jacobian(flows, jnp.asarray(layers), S, probes)
     np.testing.assert_allclose(jacobian, expected, rtol=1e-10, atol=1e-12 * np.abs(expected).max())

@@ -14,6 +14,7 @@ the context length; `matrices()` folds both back into the paper's convention.
 """
 
 import functools
+import math
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any, Self
@@ -23,10 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from innerloop import lanes
-from innerloop.types import Moments, Prompt
+from innerloop.types import AnyArray, Moments, Prompt
 
 _INIT_SPREAD = 0.003  # larger starts of deep models blow up at sigma = 5: the loss has degree 2 * 3^layers
 
@@ -69,8 +70,8 @@ class LinearTransformer(eqx.Module):
         q = jnp.where(~on_y[None, :] & first[:, None], -0.3 / layers, 0.0)
         shape = (layers, heads, size, size)
         return Full(
-            P=jax.vmap(jnp.diag)(p)[None] + _INIT_SPREAD * jax.random.normal(key_p, shape),
-            Q=jax.vmap(jnp.diag)(q)[None] + _INIT_SPREAD * jax.random.normal(key_q, shape),
+            P=jax.vmap(jnp.diag)(p)[None] + _INIT_SPREAD * _normals(key_p, shape),
+            Q=jax.vmap(jnp.diag)(q)[None] + _INIT_SPREAD * _normals(key_q, shape),
             **scales,
         )
 
@@ -96,8 +97,8 @@ class LinearTransformer(eqx.Module):
         q = jnp.eye(heads, 2)
         shape = (layers, heads, 2)
         return Diag(
-            p=p[None] + _INIT_SPREAD * jax.random.normal(key_p, shape),
-            q=q[None] + _INIT_SPREAD * jax.random.normal(key_q, shape),
+            p=p[None] + _INIT_SPREAD * _normals(key_p, shape),
+            q=q[None] + _INIT_SPREAD * _normals(key_q, shape),
             **scales,
         )
 
@@ -110,7 +111,7 @@ class LinearTransformer(eqx.Module):
         Arguments and errors as for `full`.
         """
         scales = _scales(dim, layers, 1, context, label_scale)
-        w = jnp.array([[-0.02, -0.3 / layers]]) + _INIT_SPREAD * jax.random.normal(key, (layers, 2))
+        w = jnp.array([[-0.02, -0.3 / layers]]) + _INIT_SPREAD * _normals(key, (layers, 2))
         return GDPlusPlus(w=w, **scales)
 
     @staticmethod
@@ -440,6 +441,49 @@ class GDPlusPlus(Blockwise):
 
     def _idle_layers(self):
         return [eqx.tree_at(lambda model: model.w, self, jnp.zeros_like(self.w[:1]))]
+
+
+def _normals(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """`jax.random.normal` of the key and shape, by one compiled program for all shapes of so many hundreds of numbers."""
+    size = math.prod(shape)
+    return jax.random.normal(key, (-(-size // 256) * 256,))[:size].reshape(shape)
+
+
+def padded_flows(flows: Float[AnyArray, "layers 2 2"]) -> tuple[Float[AnyArray, "most 2 2"], int]:
+    """The flows with zeros behind, to one of a few numbers of layers, and how many they are: for `last_row_in_lanes`."""
+    layers = len(flows)
+    return np.pad(np.asarray(flows), ((0, _most(layers) - layers), (0, 0), (0, 0))), layers
+
+
+def _most(layers: int) -> int:
+    """4, or the next power of two."""
+    return max(4, 1 << (layers - 1).bit_length())
+
+
+def last_row_in_lanes(
+    flows: Float[Array, "most 2 2"], layers: Int[Array, ""], S: Float[Array, "D D lanes"]
+) -> Float[Array, "dim lanes"]:
+    """The x part of the last row of `A_layers .. A_1` for the first `layers` of the flows, everything in inner scale.
+
+    A loop of unknown length: one compiled program for all depths. It cannot be differentiated.
+    """
+    dim = len(S) - 1
+    identity = jnp.eye(dim + 1, dtype=S.dtype)[:, :, None]
+
+    def map_of(layer, S):
+        return identity + spread_flows(flows[layer], dim)[:, :, None] * S
+
+    def forward(layer, carry):
+        S, maps = carry
+        A = map_of(layer, S)
+        return lanes.conjugate(A, S), maps.at[layer].set(A)
+
+    def backward(step, row):
+        return lanes.product(row, maps[layers - 2 - step])
+
+    maps = jnp.zeros((len(flows) - 1, *S.shape), S.dtype)
+    S, maps = jax.lax.fori_loop(0, layers - 1, forward, (S, maps))
+    return jax.lax.fori_loop(0, layers - 1, backward, map_of(layers - 1, S)[-1:])[0, :-1]
 
 
 def spread_flows(flows: Float[Array, "2 2"], dim: int) -> Float[Array, "D D"]:

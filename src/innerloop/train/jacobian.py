@@ -12,35 +12,37 @@ so that one sequence costs three products of D x D matrices per layer and probe,
 matrix, whatever the number of parameters.
 """
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from innerloop.models.linear import spread_flows
 
 
 def weights_and_jacobian(
-    flows: Float[Array, "layers 2 2"], S: Float[Array, "batch D D"], probes: Float[Array, "*batch dim r"]
-) -> tuple[Float[Array, "batch dim"], Float[Array, "batch r layers*4"]]:
+    flows: Float[Array, "most 2 2"],
+    layers: Int[Array, ""],
+    S: Float[Array, "batch D D"],
+    probes: Float[Array, "*batch dim r"],
+) -> tuple[Float[Array, "batch dim"], Float[Array, "batch r most*4"]]:
     """The row's first `dim` entries, and the derivative of `row @ probes` in the flattened flows (xx, xy, yx, yy a layer).
 
-    Everything is in the model's inner scale: implicit weights are the row divided by `-label_scale`.
+    Only the first `layers` of the flows count, and the derivative in the others is zero: one compiled program serves all
+    depths. Everything is in the model's inner scale: implicit weights are the row divided by `-label_scale`.
     """
     batch, size, _ = S.shape
-    layers, dim, r = len(flows), size - 1, probes.shape[-1]
-    spread = [spread_flows(layer, dim)[None] for layer in flows]
+    most, dim, r = len(flows), size - 1, probes.shape[-1]
     identity = jnp.eye(size, dtype=S.dtype)
-    states, maps, transfers = [], [], [jnp.broadcast_to(identity, S.shape)]
-    for layer in range(layers):
-        A = identity[None] + spread[layer] * S
-        states.append(S)
-        maps.append(A)
-        if layer < layers - 1:
-            S = A @ S @ A.swapaxes(1, 2)
-            transfers.append(A @ transfers[-1])
 
-    rows = [jnp.broadcast_to(identity[-1:], (batch, 1, size))]  # u_L, u_{L-1}, .., and the whole product last
-    for A in reversed(maps):
-        rows.append(rows[-1] @ A)
+    def forward(layer, carry):
+        S, T, states, maps, transfers = carry
+        A = identity[None] + spread_flows(flows[layer], dim)[None] * S
+        kept = (states.at[layer].set(S), maps.at[layer].set(A), transfers.at[layer].set(T))
+        return A @ S @ A.swapaxes(1, 2), A @ T, *kept
+
+    empty = jnp.zeros((most, *S.shape), S.dtype)
+    start = (S, jnp.broadcast_to(identity, S.shape), empty, empty, empty)
+    _, _, states, maps, transfers = jax.lax.fori_loop(0, layers, forward, start)
 
     def tall(x):
         return x.reshape(batch, r * size, size)
@@ -48,23 +50,32 @@ def weights_and_jacobian(
     def stacked(x):
         return x.reshape(batch, r, size, size)
 
-    pulled: list[Float[Array, "batch r 4"]] = []
-    cotangent: Float[Array, "batch r D D"] | None = None
-    for layer in reversed(range(layers)):
+    def pulled_through(layer, cotangent: Float[Array, "batch r D D"]):
+        """What the cotangent of S_{l+1} adds to that of A_l, and to that of S_l beyond that."""
         A, S = maps[layer], states[layer]
+        half = tall(cotangent) @ A
+        # A^T G A is symmetric, so the right product of the transpose will do.
+        return 2 * stacked(half @ S), stacked(tall(stacked(half).swapaxes(2, 3)) @ A)
+
+    def backward(step, carry):
+        row, cotangent, pulled = carry  # u_l, G_{l+1}, and the derivatives so far
+        layer = layers - 1 - step
         column = (transfers[layer][:, :, :dim] @ probes).swapaxes(1, 2)  # t_l: (batch, r, D)
-        d_map = rows[layers - 1 - layer][:, :, :, None] * column[:, :, None, :]  # (batch, r, D, D)
-        through = None
-        if cotangent is not None:
-            half = tall(cotangent) @ A
-            d_map = d_map + 2 * stacked(half @ S)
-            # A^T G A is symmetric, so the right product of the transpose will do.
-            through = stacked(tall(stacked(half).swapaxes(2, 3)) @ A) if layer > 0 else None
-        pulled.append(_block_sums(d_map * S[:, None]))
-        direct = spread[layer][None] * d_map
-        direct = (direct + direct.swapaxes(2, 3)) / 2
-        cotangent = direct if through is None else direct + through
-    return rows[-1][:, 0, :dim], jnp.concatenate(pulled[::-1], axis=-1)
+        d_map = row[:, :, :, None] * column[:, :, None, :]  # (batch, r, D, D)
+        # Nothing comes from above the last layer.
+        more, through = jax.lax.cond(step > 0, pulled_through, lambda _, zero: (zero, zero), layer, cotangent)
+        d_map = d_map + more
+        pulled = pulled.at[layer].set(_block_sums(d_map * states[layer][:, None]))
+        direct = spread_flows(flows[layer], dim)[None, None] * d_map
+        return row @ maps[layer], (direct + direct.swapaxes(2, 3)) / 2 + through, pulled
+
+    start = (
+        jnp.broadcast_to(identity[-1:], (batch, 1, size)),
+        jnp.zeros((batch, r, size, size), S.dtype),
+        jnp.zeros((most, batch, r, 4), S.dtype),
+    )
+    row, _, pulled = jax.lax.fori_loop(0, layers, backward, start)
+    return row[:, 0, :dim], jnp.moveaxis(pulled, 0, 2).reshape(batch, r, most * 4)
 
 
 def _block_sums(x: Float[Array, "batch r D D"]) -> Float[Array, "batch r 4"]:

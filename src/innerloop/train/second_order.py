@@ -11,16 +11,17 @@ One iteration from parameters theta, with residuals r of a weighted pool of sequ
 3. A trial is accepted if it lowers the mean loss of the whole pool, which costs only a forward pass; else mu grows.
 """
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from innerloop.models.linear import Blockwise, LinearTransformer
+from innerloop import lanes
+from innerloop.models.linear import Blockwise, LinearTransformer, last_row_in_lanes, padded_flows
 from innerloop.threads import in_threads
 from innerloop.train.jacobian import weights_and_jacobian
 from innerloop.train.objectives import Examples
@@ -152,14 +153,24 @@ def _losses(model: LinearTransformer, theta: np.ndarray, examples: Examples) -> 
 def _weights(model: LinearTransformer, theta: np.ndarray, examples: Examples) -> np.ndarray:
     """The implicit weights at `theta` on every sequence, (N, dim)."""
     S = examples.moments.S
-    like, scale = _kind(model)
+    forward, name = _forward_at(model, theta)
 
     def part(first: int) -> np.ndarray:
-        return np.asarray(_forward(like, scale, theta, _padded(S, first, _FORWARD_CHUNK)))
+        return np.asarray(forward(_padded(S, first, _FORWARD_CHUNK)))
 
-    return np.concatenate(
-        in_threads(part, range(0, len(S), _FORWARD_CHUNK), compiled=(_forward, _pattern(like)))
-    )[: len(S)]
+    return np.concatenate(in_threads(part, range(0, len(S), _FORWARD_CHUNK), compiled=name))[: len(S)]
+
+
+def _forward_at(
+    model: LinearTransformer, theta: np.ndarray
+) -> tuple[Callable[[np.ndarray], Array], Hashable]:
+    """The implicit weights at `theta` as a function of S `(N, D, D)`, and a name for the program that it runs."""
+    like, scale = _kind(model)
+    if isinstance(like, Blockwise):
+        flows, layers = padded_flows(_flows(like, theta))
+        sizes = (np.asarray(layers), np.asarray(like.context), scale)
+        return lambda S: _flow_weights(flows, *sizes, S), (_flow_weights, flows.shape, like.dim)
+    return lambda S: _forward(like, scale, theta, S), (_forward, _pattern(like))
 
 
 def _curvature(
@@ -221,24 +232,37 @@ def _normal_equations(
     with np.errstate(over="ignore", invalid="ignore"):
         along = (residuals[:, None, :] @ directions)[:, 0]
         probes = np.asarray(examples.probes) @ directions
-    like, scale = _kind(model)
+    sums, chain, name = _sums_at(model, theta)
 
     def part(first: int) -> tuple[np.ndarray, np.ndarray]:
         weight = weights[first : first + _JACOBIAN_CHUNK]
         weight = np.pad(weight, (0, _JACOBIAN_CHUNK - len(weight)))
-        S, probe, each = (
-            _padded(array, first, _JACOBIAN_CHUNK) for array in (examples.moments.S, probes, along)
-        )
-        hessian, gradient = _chunk_sums(like, scale, theta, S, probe, each, weight)
+        arrays = (_padded(array, first, _JACOBIAN_CHUNK) for array in (examples.moments.S, probes, along))
+        hessian, gradient = sums(*arrays, weight)
         return np.asarray(hessian), np.asarray(gradient)
 
-    parts = in_threads(
-        part,
-        range(0, len(weights), _JACOBIAN_CHUNK),
-        compiled=(_chunk_sums, _pattern(like), directions.shape[2]),
-    )
+    chunks = range(0, len(weights), _JACOBIAN_CHUNK)
+    parts = in_threads(part, chunks, compiled=(name, directions.shape[2]))
     hessian, gradient = (np.sum(each, axis=0) for each in zip(*parts, strict=True))
-    return hessian, gradient
+    if chain is None:
+        return hessian, gradient
+    size = len(chain)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return chain.T @ hessian[:size, :size] @ chain, chain.T @ gradient[:size]
+
+
+def _sums_at(
+    model: LinearTransformer, theta: np.ndarray
+) -> tuple[Callable[..., tuple[Array, Array]], np.ndarray | None, Hashable]:
+    """A chunk's share of the normal equations at `theta` as a function of S, probes, residuals along them and weights; the
+    derivative of the coordinates that it is in by the model's, None if they are those; and a name for the program."""
+    like, scale = _kind(model)
+    if isinstance(like, Blockwise):
+        flows, layers = padded_flows(_flows(like, theta))
+        sizes = (np.asarray(layers), np.asarray(like.context), scale)
+        name = (_flow_sums, flows.shape, like.dim)
+        return lambda *arrays: _flow_sums(flows, *sizes, *arrays), np.asarray(_chain(like, theta)), name
+    return lambda *arrays: _chunk_sums(like, scale, theta, *arrays), None, (_chunk_sums, _pattern(like))
 
 
 def _kind(model: LinearTransformer) -> tuple[LinearTransformer, np.ndarray]:
@@ -262,6 +286,53 @@ def _unflat(like: LinearTransformer, theta: Float[AnyArray, "p"]) -> LinearTrans
 
 
 @eqx.filter_jit
+def _flows(like: Blockwise, theta: Float[AnyArray, "p"]) -> Float[Array, "layers 2 2"]:
+    built = like.coordinates()[1](jnp.asarray(theta))
+    assert isinstance(built, Blockwise)
+    return built.inner_flows()
+
+
+@eqx.filter_jit
+def _chain(like: Blockwise, theta: Float[AnyArray, "p"]) -> Float[Array, "flows p"]:
+    """The derivative of the flows in the model's coordinates."""
+    return jax.jacfwd(lambda theta: _flows(like, theta).reshape(-1))(jnp.asarray(theta))
+
+
+@jax.jit
+def _flow_weights(
+    flows: Float[AnyArray, "most 2 2"],
+    layers: Int[AnyArray, ""],
+    context: Int[AnyArray, ""],
+    scale: Float[AnyArray, ""],
+    S: Float[AnyArray, "N D D"],
+) -> Float[Array, "N dim"]:
+    """The implicit weights of the model of these flows on every sequence."""
+    scaled = _inner(S, context, scale)
+    rows = lanes.each(lambda S: last_row_in_lanes(flows, layers, S), lanes.split(scaled))
+    return -lanes.join(rows, len(S)) / _as(scale, S)
+
+
+@jax.jit
+def _flow_sums(
+    flows: Float[AnyArray, "most 2 2"],
+    layers: Int[AnyArray, ""],
+    context: Int[AnyArray, ""],
+    scale: Float[AnyArray, ""],
+    S: Float[AnyArray, "N D D"],
+    probes: Float[AnyArray, "N dim r"],
+    along: Float[AnyArray, "N r"],
+    weights: Float[AnyArray, "N"],
+) -> tuple[Float[Array, "most*4 most*4"], Float[Array, "most*4"]]:
+    """One chunk's share, in the flows."""
+
+    def jacobian(S, probes):
+        _, derivative = weights_and_jacobian(flows, layers, S, probes)
+        return -derivative / _as(scale, S)
+
+    return _summed(jacobian, 4 * len(flows), _inner(S, context, scale), probes, along, weights)
+
+
+@eqx.filter_jit
 def _forward(
     like: LinearTransformer,
     scale: Float[AnyArray, ""],
@@ -282,17 +353,27 @@ def _chunk_sums(
     along: Float[AnyArray, "N r"],
     weights: Float[AnyArray, "N"],
 ) -> tuple[Float[Array, "p p"], Float[Array, "p"]]:
-    """One chunk's share, summed block by block."""
-    label_scale = _as(scale, S)
+    """One chunk's share, in the model's coordinates."""
+    build = like.coordinates()[1]
+
+    def answers(theta, S, probes):
+        return build(theta).with_label_scale(_as(scale, S))._final_weights(S[None])[0] @ probes
+
+    def jacobian(S, probes):
+        return jax.vmap(jax.jacrev(answers), (None, 0, 0))(jnp.asarray(theta), S, probes)
+
+    return _summed(jacobian, len(theta), S, probes, along, weights)
+
+
+def _summed(jacobian: Callable, size: int, S, probes, along, weights):
+    """J^T W J and J^T W r, block by block; `jacobian` gives that of `implicit weights @ probes`, `(b, r, size)`."""
 
     def add(total, block):
         S, probes, along, weight = block
-        jacobian = _jacobian(like, label_scale, jnp.asarray(theta), S, probes)
-        tall = jacobian.reshape(-1, jacobian.shape[-1])
-        scaled = tall * jnp.repeat(weight, jacobian.shape[1])[:, None]
+        tall = jacobian(S, probes).reshape(-1, size)
+        scaled = tall * jnp.repeat(weight, along.shape[1])[:, None]
         return (total[0] + scaled.T @ tall, total[1] + scaled.T @ along.reshape(-1)), None
 
-    size = len(theta)
     zero = (jnp.zeros((size, size), weights.dtype), jnp.zeros(size, weights.dtype))
     blocks = jax.tree.map(
         lambda leaf: leaf.reshape(-1, _JACOBIAN_BLOCK, *leaf.shape[1:]), (S, probes, along, weights)
@@ -300,31 +381,12 @@ def _chunk_sums(
     return jax.lax.scan(add, zero, blocks)[0]
 
 
-def _jacobian(
-    like: LinearTransformer,
-    label_scale: Float[Array, ""],
-    theta: Float[Array, "p"],
-    S: Float[Array, "b D D"],
-    probes: Float[Array, "b dim r"],
-) -> Float[Array, "b r p"]:
-    """The derivative of `implicit weights @ probes` in the model's coordinates."""
-    build = like.coordinates()[1]
-    if isinstance(like, Blockwise):
-
-        def flows(theta):
-            built = build(theta)
-            assert isinstance(built, Blockwise)
-            return built.inner_flows()
-
-        scaled = jax.vmap(like.with_label_scale(label_scale)._scaled)(S)
-        _, jacobian = weights_and_jacobian(flows(theta), scaled, probes)
-        chain = jax.jacfwd(lambda theta: flows(theta).reshape(-1))(theta)
-        return -(jacobian / label_scale) @ chain
-
-    def answers(theta, S, probes):
-        return build(theta).with_label_scale(label_scale)._final_weights(S[None])[0] @ probes
-
-    return jax.vmap(jax.jacrev(answers), (None, 0, 0))(theta, S, probes)
+def _inner(
+    S: Float[AnyArray, "N D D"], context: Int[AnyArray, ""], scale: Float[AnyArray, ""]
+) -> Float[Array, "N D D"]:
+    """The moments in a model's inner scale."""
+    token = jnp.ones(S.shape[-1], S.dtype).at[-1].set(_as(scale, S))
+    return jnp.asarray(S) * (token[:, None] * token[None, :] / jnp.asarray(context).astype(S.dtype))[None]
 
 
 def _as(scale: Float[AnyArray, ""], like: Float[AnyArray, "..."]) -> Float[Array, ""]:
