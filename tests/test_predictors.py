@@ -23,6 +23,7 @@ from innerloop.predictors import (
     RidgeOracle,
     TunedRR,
 )
+from innerloop.predictors.base import weights_of_all
 from innerloop.tasks import Categorical, Fixed, LinearRegression, Uniform
 from innerloop.types import Moments, Prompt
 
@@ -467,3 +468,25 @@ def test_the_oracle_needs_to_be_told(rng, task):
 def test_data_of_another_dimension_are_refused(rng, task):
     with pytest.raises(ValueError, match="the task has dim 10, the data has dim 3"):
         OLS(task).implicit_weights(draw(rng, 2, 5, 3).moments())
+
+
+def test_predictors_that_share_a_posterior_give_what_each_gives_alone(task, rng):
+    """Two tasks among them, whose posteriors differ, and predictors that need none; exact up to rounding."""
+    other = LinearRegression(10, 20, "uniform(0,1)")
+    several = [OLS(task), BayesOptimal(task), BayesOptimal(other), ConstRR(task, sigma=2.0), Averaging(task)]
+    moments = draw(rng, 1, 20, 10).moments()
+    one = jax.tree.map(lambda leaf: leaf[0], moments)
+    for shared, predictor in zip(weights_of_all(several, one), several, strict=True):
+        np.testing.assert_allclose(shared, predictor.implicit_weights(one), rtol=1e-5, atol=1e-6)
+    shared = weights_of_all(several, one)
+    assert np.abs(shared[1] - shared[2]).max() > 1e-3
+
+
+def test_predictors_together_compute_one_posterior_a_task(task, rng, monkeypatch):
+    calls, posterior = [], LinearRegression.posterior
+    monkeypatch.setattr(
+        LinearRegression, "posterior", lambda self, moments: calls.append(self) or posterior(self, moments)
+    )
+    one = jax.tree.map(lambda leaf: leaf[0], draw(rng, 1, 20, 10).moments())
+    weights_of_all([OLS(task), BayesOptimal(task), AdaRR(task)], one)
+    assert len(calls) == 1

@@ -9,7 +9,7 @@ from scipy import stats
 
 import innerloop as il
 from innerloop.evaluation import Estimate, Evaluation, bayes_floor, evaluate, evaluate_many, judge_baselines
-from innerloop.evaluation.losses import CHUNK, _post_stratified, draw_losses
+from innerloop.evaluation.losses import CHUNK, Draws, _post_stratified, draw_losses
 from innerloop.predictors import OLS, AdaRR, BayesOptimal, ConstRR, RidgeOracle, TunedRR
 from innerloop.tasks import LinearRegression, parse_noise
 from innerloop.types import Prompt
@@ -218,7 +218,7 @@ def test_more_sequences_leave_the_first_ones_as_they_were():
     first = draw_losses(predictors, SMALL, [0], seed=3)
     second = draw_losses(predictors, SMALL, [1], seed=3)
     np.testing.assert_array_equal(larger.regret["ols"][:CHUNK], first.regret["ols"])
-    np.testing.assert_array_equal((first + second).spread, larger.spread)
+    np.testing.assert_array_equal(Draws.joined([first, second]).spread, larger.spread)
     assert (first.spread != second.spread).all()
     assert larger.evaluations(CHUNK)["ols"] == evaluate(OLS(SMALL), SMALL, sequences=CHUNK, seed=3)
     assert larger.evaluations(100)["ols"] == evaluate(OLS(SMALL), SMALL, sequences=100, seed=3)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from innerloop.models import LinearTransformer
+from innerloop.models.linear import AnyDepth
 from innerloop.tasks import LinearRegression
 from innerloop.types import Moments, Prompt
 from reference.linear import implicit_weights, tokens_after_layers
@@ -225,6 +226,27 @@ def test_one_head_ties_the_flows_and_two_do_not(x64, rng):
         excess, size = np.abs(ways[0] - ways[1]), np.abs(ways).max(0)
         assert (excess <= 1e-13 * size).all() if tied else (excess > 1e-3 * size).all()
         assert flows[:, :, 1].any() == (kind != "gd++")
+
+
+@pytest.mark.parametrize("kind", BLOCKWISE)
+def test_one_program_runs_blockwise_models_of_all_depths(x64, rng, kind):
+    moments = make_prompt(rng, 20, 70).moments()  # more than one block of lanes
+    traced = []
+
+    @jax.jit
+    def weights(model: AnyDepth, S):
+        traced.append(1)
+        return model.final_weights(S)
+
+    for layers in (1, 2, 3, 4):
+        model = make(kind, rng, layers=layers)
+        assert_equal(weights(model.of_any_depth(), moments.S), model.implicit_weights(moments)[:, -1])
+    assert len(traced) == 1
+
+
+@pytest.mark.parametrize("layers, most, room", [(1, 0, 4), (4, 0, 4), (5, 0, 8), (2, 5, 8), (9, 8, 16)])
+def test_depths_share_a_few_sizes(x64, rng, layers, most, room):
+    assert make("gd++", rng, layers=layers).of_any_depth(most).flows.shape == (room, 2, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)

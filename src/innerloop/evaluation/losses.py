@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Key
 from scipy.special import gammainc
 
 from innerloop import lanes
-from innerloop.models.linear import Blockwise, LinearTransformer
+from innerloop.models.linear import AnyDepth, Blockwise, LinearTransformer
 from innerloop.predictors.base import weights_of_all
 from innerloop.tasks import LinearRegression
 from innerloop.threads import in_threads
@@ -226,7 +226,8 @@ def draw_losses(
     """
     with jax.enable_x64(check_precision(precision) == "float64"):
         kind, numbers = task.apart()
-        groups = _grouped({name: in_precision(each, precision) for name, each in predictors.items()})
+        cast = {name: in_precision(each, precision) for name, each in predictors.items()}
+        groups = _grouped(cast, task, per_layer)
         key = jax.random.fold_in(jax.random.key(seed), _STREAM)
 
         def judged(chunk: int) -> Draws:
@@ -296,13 +297,14 @@ def _regret(group, task: LinearRegression, moments: Moments, target, per_layer: 
 
     def by(model):
         def block(moments: Moments, target: Float[Array, "block dim"]):
-            if not per_layer:
-                return task.half_square(model.final_weights(moments) - target)[:, None]
-            return jax.vmap(loss)(model.implicit_weights(moments), target)
+            if per_layer:
+                return jax.vmap(loss)(model.implicit_weights(moments), target)
+            weights = model.final_weights(moments.S if isinstance(model, AnyDepth) else moments)
+            return task.half_square(weights - target)[:, None]
 
         return jax.lax.map(lambda parts: block(*parts), (moments, target))
 
-    if isinstance(group, LinearTransformer):
+    if isinstance(group, LinearTransformer | AnyDepth):
         return jax.lax.map(by, group)
 
     def one(moments: Moments, target: Float[Array, "dim"]):
@@ -311,21 +313,27 @@ def _regret(group, task: LinearRegression, moments: Moments, target, per_layer: 
     return jax.lax.map(lambda parts: jax.vmap(one)(*parts), (moments, target))
 
 
-def _grouped(predictors: dict) -> list[tuple[list[str], Any]]:
+def _grouped(predictors: dict, task: LinearRegression, per_layer: bool) -> list[tuple[list[str], Any]]:
     """What one compiled program judges: models of one size, as one whose arrays have a leading axis, and all that is no
-    model, as a tuple."""
+    model, as a tuple. Where only the last layer counts, DIAG and GD++ of all depths are of one size."""
+    blockwise = [each for each in predictors.values() if isinstance(each, Blockwise)]
+    deepest = max((model.layers for model in blockwise), default=0)
     groups: dict[Any, list[str]] = {}
+    members = dict(predictors)
     for name, predictor in predictors.items():
         key: Any = None
         if isinstance(predictor, LinearTransformer):
-            predictors[name] = predictor.freed() if isinstance(predictor, Blockwise) else predictor
-            leaves, structure = jax.tree.flatten(predictors[name])
+            if predictor.dim != task.dim:
+                raise ValueError(f"the model has dim {predictor.dim}, the data has dim {task.dim}")
+            if isinstance(predictor, Blockwise):
+                members[name] = predictor.freed() if per_layer else predictor.of_any_depth(deepest)
+            leaves, structure = jax.tree.flatten(members[name])
             key = (structure, *(leaf.shape for leaf in leaves))
         groups.setdefault(key, []).append(name)
     found = []
     for key, names in groups.items():
-        members = tuple(predictors[name] for name in names)
-        stacked = members if key is None else jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
+        several = tuple(members[name] for name in names)
+        stacked = several if key is None else jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
         found.append((names, stacked))
     return found
 

@@ -18,10 +18,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
-from innerloop import lanes
-from innerloop.models.linear import Blockwise, LinearTransformer, last_row_in_lanes, padded_flows
+from innerloop.models.linear import AnyDepth, Blockwise, LinearTransformer
 from innerloop.threads import in_threads
 from innerloop.train.jacobian import weights_and_jacobian
 from innerloop.train.objectives import Examples
@@ -167,9 +166,8 @@ def _forward_at(
     """The implicit weights at `theta` as a function of S `(N, D, D)`, and a name for the program that it runs."""
     like, scale = _kind(model)
     if isinstance(like, Blockwise):
-        flows, layers = padded_flows(_flows(like, theta))
-        sizes = (np.asarray(layers), np.asarray(like.context), scale)
-        return lambda S: _flow_weights(flows, *sizes, S), (_flow_weights, flows.shape, like.dim)
+        deep = AnyDepth.of(_flows(like, theta), like.context, model.label_scale)
+        return lambda S: _flow_weights(deep, S), (_flow_weights, deep.flows.shape, like.dim)
     return lambda S: _forward(like, scale, theta, S), (_forward, _pattern(like))
 
 
@@ -258,10 +256,9 @@ def _sums_at(
     derivative of the coordinates that it is in by the model's, None if they are those; and a name for the program."""
     like, scale = _kind(model)
     if isinstance(like, Blockwise):
-        flows, layers = padded_flows(_flows(like, theta))
-        sizes = (np.asarray(layers), np.asarray(like.context), scale)
-        name = (_flow_sums, flows.shape, like.dim)
-        return lambda *arrays: _flow_sums(flows, *sizes, *arrays), np.asarray(_chain(like, theta)), name
+        deep = AnyDepth.of(_flows(like, theta), like.context, model.label_scale)
+        name = (_flow_sums, deep.flows.shape, like.dim)
+        return lambda *arrays: _flow_sums(deep, *arrays), np.asarray(_chain(like, theta)), name
     return lambda *arrays: _chunk_sums(like, scale, theta, *arrays), None, (_chunk_sums, _pattern(like))
 
 
@@ -299,37 +296,25 @@ def _chain(like: Blockwise, theta: Float[AnyArray, "p"]) -> Float[Array, "flows 
 
 
 @jax.jit
-def _flow_weights(
-    flows: Float[AnyArray, "most 2 2"],
-    layers: Int[AnyArray, ""],
-    context: Int[AnyArray, ""],
-    scale: Float[AnyArray, ""],
-    S: Float[AnyArray, "N D D"],
-) -> Float[Array, "N dim"]:
-    """The implicit weights of the model of these flows on every sequence."""
-    scaled = _inner(S, context, scale)
-    rows = lanes.each(lambda S: last_row_in_lanes(flows, layers, S), lanes.split(scaled))
-    return -lanes.join(rows, len(S)) / _as(scale, S)
+def _flow_weights(model: AnyDepth, S: Float[AnyArray, "N D D"]) -> Float[Array, "N dim"]:
+    return model.final_weights(S)
 
 
 @jax.jit
 def _flow_sums(
-    flows: Float[AnyArray, "most 2 2"],
-    layers: Int[AnyArray, ""],
-    context: Int[AnyArray, ""],
-    scale: Float[AnyArray, ""],
+    model: AnyDepth,
     S: Float[AnyArray, "N D D"],
     probes: Float[AnyArray, "N dim r"],
     along: Float[AnyArray, "N r"],
     weights: Float[AnyArray, "N"],
-) -> tuple[Float[Array, "most*4 most*4"], Float[Array, "most*4"]]:
+) -> tuple[Float[Array, "flows flows"], Float[Array, "flows"]]:
     """One chunk's share, in the flows."""
 
     def jacobian(S, probes):
-        _, derivative = weights_and_jacobian(flows, layers, S, probes)
-        return -derivative / _as(scale, S)
+        _, derivative = weights_and_jacobian(model.flows, model.layers, S, probes)
+        return -derivative / model.label_scale
 
-    return _summed(jacobian, 4 * len(flows), _inner(S, context, scale), probes, along, weights)
+    return _summed(jacobian, 4 * len(model.flows), model.scaled(S), probes, along, weights)
 
 
 @eqx.filter_jit
@@ -379,14 +364,6 @@ def _summed(jacobian: Callable, size: int, S, probes, along, weights):
         lambda leaf: leaf.reshape(-1, _JACOBIAN_BLOCK, *leaf.shape[1:]), (S, probes, along, weights)
     )
     return jax.lax.scan(add, zero, blocks)[0]
-
-
-def _inner(
-    S: Float[AnyArray, "N D D"], context: Int[AnyArray, ""], scale: Float[AnyArray, ""]
-) -> Float[Array, "N D D"]:
-    """The moments in a model's inner scale."""
-    token = jnp.ones(S.shape[-1], S.dtype).at[-1].set(_as(scale, S))
-    return jnp.asarray(S) * (token[:, None] * token[None, :] / jnp.asarray(context).astype(S.dtype))[None]
 
 
 def _as(scale: Float[AnyArray, ""], like: Float[AnyArray, "..."]) -> Float[Array, ""]:
