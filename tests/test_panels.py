@@ -525,3 +525,50 @@ def test_losses_while_training_refuse_what_has_no_place():
         ValueError, match=r"published must be given for lines of the frame, got \('6 layers', 'linear'\)"
     ):
         figures.losses_while_training(trained(), loss="loss", published={("6 layers", "linear"): 0.1})
+
+
+def shifted() -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "method": ["softmax", "softmax", "linear", "linear"],
+            "shift": ["test", "noise", "test", "noise"],
+            "value": [0.02, 0.3, 0.03, 0.5],
+            "standard_error": [0.001, 0.02, None, 0.01],
+        }
+    )
+
+
+def test_losses_under_shifts_are_dots_in_rows():
+    figure = figures.losses_under_shifts(shifted(), loss="squared error / 5")
+    [axes] = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["test", "noise"]
+    assert axes.get_xscale() == "log" and axes.get_xlabel() == "squared error / 5"
+    drawn = {line.get_label(): line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata()) == 2}
+    assert drawn["softmax attention"] == [0.02, 0.3] and drawn["linear attention"] == [0.03, 0.5]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "softmax attention",
+        "linear attention",
+    ]
+    with pytest.raises(ValueError, match="column 'shift' must differ between the rows of one method"):
+        figures.losses_under_shifts(pl.concat([shifted(), shifted()]), loss="loss")
+
+
+def test_losses_by_examples_have_the_floor_where_it_is_not_zero():
+    table = pl.DataFrame(
+        {
+            "method": ["softmax"] * 3 + ["linear"] * 3,
+            "examples": [0, 1, 2] * 2,
+            "value": [1.0, 0.6, 0.1, 1.0, 0.7, 0.2],
+            "standard_error": [0.01] * 6,
+        }
+    )
+    figure = figures.losses_by_examples(table, loss="loss", floor={0: 1.0, 1: 0.5, 2: 0.0})
+    [axes] = figure.axes
+    black, *lines = axes.lines
+    assert (list(black.get_xdata()), list(black.get_ydata())) == ([0, 1], [1.0, 0.5])
+    assert [list(line.get_ydata()) for line in lines] == [[1.0, 0.6, 0.1], [1.0, 0.7, 0.2]]
+    assert axes.get_yscale() == "log"
+    names = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert names == ["softmax attention", "linear attention", "Bayes floor"]
+    with pytest.raises(ValueError, match="floor must be finite and >= 0, got -1"):
+        figures.losses_by_examples(table, loss="loss", floor={0: -1.0})

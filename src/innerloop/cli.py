@@ -48,16 +48,19 @@ def demo(
 
 @app.command()
 def reproduce(
-    paper: Annotated[str, typer.Argument(help="vladymyrov2024.")],
+    paper: Annotated[str, typer.Argument(help="vladymyrov2024 or goel2026.")],
     only: Annotated[
         str | None,
         typer.Option(
-            help="Outputs, separated by commas: table1, figure1 to figure7, regret, theorems, mechanisms; by default all."
+            help="Outputs, separated by commas; vladymyrov2024: table1, figure1 to figure7, regret, theorems, mechanisms; "
+            "goel2026: curves, speed, matched, shifts, positions. By default all."
         ),
     ] = None,
     budget: Annotated[
         str,
-        typer.Option(help="smoke: to see that it works. quick: every figure, a part of Table 1. full: all."),
+        typer.Option(
+            help="smoke: to see that it works. quick: every output at a size for a laptop. full: all."
+        ),
     ] = "quick",
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results; by default runs/PAPER-BUDGET.")
@@ -68,7 +71,7 @@ def reproduce(
     ] = "local",
     address: Annotated[str | None, typer.Option(help="ray: of a running cluster, or auto.")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of this machine; by default one a core.")
+        int | None, typer.Option(min=1, help="Processes of this machine; by default one a core. On a GPU: 1.")
     ] = None,
 ) -> None:
     """Train, measure and draw a paper's tables and figures, with the published numbers beside ours.
@@ -76,7 +79,6 @@ def reproduce(
     Example: innerloop reproduce vladymyrov2024 --budget smoke --only table1,figure2 --out smoke
     """
     from innerloop import display
-    from innerloop.papers.vladymyrov2024.reproduce import reproduce as carry_out
     from innerloop.study import SpecError
     from innerloop.study.engines import Local, Ray, default_workers
     from innerloop.study.spec import nearest
@@ -85,22 +87,31 @@ def reproduce(
     papers = ["vladymyrov2024", "goel2026"]
     if paper not in papers:
         raise SpecError(f"{paper}: unknown paper{nearest(paper, papers)}")
-    if paper == "goel2026":
-        raise SpecError("goel2026 cannot be reproduced yet. Allowed: vladymyrov2024")
     _check_engine(engine)
+    if paper == "goel2026" and engine == "ray":
+        raise ValueError(
+            "--engine ray is for vladymyrov2024; goel2026 trains in processes of this machine: --engine local"
+        )
     processes = workers or default_workers()
     folder = out or Path("runs") / f"{paper}-{budget}"
     console = display.console()
+    about: dict = {
+        "budget": budget,
+        "only": [name.strip() for name in only.split(",")] if only is not None else [],
+        "resume": resume,
+        "workers": processes,
+        "console": console,
+    }
     try:
-        failed = carry_out(
-            folder,
-            budget=budget,
-            only=[name.strip() for name in only.split(",")] if only is not None else [],
-            resume=resume,
-            engine=Local(processes) if engine == "local" else Ray(address),
-            workers=processes,
-            console=console,
-        )
+        if paper == "goel2026":
+            from innerloop.papers.goel2026.reproduce import reproduce as reproduce_goel2026
+
+            reproduce_goel2026(folder, **about)
+            return
+        from innerloop.papers.vladymyrov2024.reproduce import reproduce as reproduce_vladymyrov2024
+
+        chosen = Local(processes) if engine == "local" else Ray(address)
+        failed = reproduce_vladymyrov2024(folder, engine=chosen, **about)
     except Preempted as stopped:
         raise _stopped(stopped, folder, console) from None
     _print_failed(failed, console)

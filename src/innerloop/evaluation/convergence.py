@@ -39,3 +39,25 @@ def samples_to(
     # In this order the best value itself passes at fraction 1, whatever is rounded.
     covered = losses - best <= (1 - fraction) * (first - best)
     return np.where((best < first)[..., 0], seen[covered.argmax(-1)], np.nan)
+
+
+def ratio_of_means(
+    above: Shaped[np.ndarray, "runs"],
+    below: Shaped[np.ndarray, "others"],
+    *,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """The mean of `above` over the mean of `below`, and a 95 % interval: quantiles of a bootstrap over the runs of each.
+
+    Raises:
+        ValueError: there are no runs.
+    """
+    if not len(above) or not len(below):
+        raise ValueError(f"both must have runs, got {len(above)} and {len(below)}")
+    rng = np.random.default_rng(seed)
+    ratios = [
+        rng.choice(above, len(above)).mean() / rng.choice(below, len(below)).mean() for _ in range(draws)
+    ]
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(np.mean(above) / np.mean(below)), float(low), float(high)

@@ -3,7 +3,7 @@
 A name in the singular is one panel, in the plural the paper's figure with all its panels.
 """
 
-from innerloop.figures.curves import losses_while_training
+from innerloop.figures.curves import losses_by_examples, losses_under_shifts, losses_while_training
 from innerloop.figures.depth import loss_against_depth, losses_against_depth
 from innerloop.figures.export import save, save_and_show, svg
 from innerloop.figures.layers import loss_after_layer, losses_after_layer
@@ -25,6 +25,8 @@ __all__ = [
     "losses_after_layer",
     "losses_against_depth",
     "losses_against_sigma",
+    "losses_by_examples",
+    "losses_under_shifts",
     "losses_while_training",
     "output_scale",
     "regret_against_depth",

@@ -1,4 +1,4 @@
-"""Loss while training, over seeds (Goel et al. 2026)."""
+"""Loss while training, under shifts and by position (Goel et al. 2026)."""
 
 import polars as pl
 from matplotlib import rc_context
@@ -6,10 +6,21 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
-from innerloop.figures.axes import draw_line, legend_line, log_ticks, loss_axis
+from innerloop.figures.axes import (
+    draw_band,
+    draw_line,
+    legend,
+    legend_line,
+    log_ticks,
+    loss_axis,
+    panel,
+    settle,
+)
+from innerloop.figures.dots import checked_rows, rows_of_dots
 from innerloop.figures.grid import finish, grid
-from innerloop.figures.style import looks, rc
+from innerloop.figures.style import FLOOR, looks, rc
 from innerloop.figures.table import Table, checked, checked_level, refuse
 
 SEEN = "training sequences seen"
@@ -79,6 +90,59 @@ def losses_while_training(
     if published:
         marks.append(Line2D([], [], label="published", **_hollow("o", "0.35")))
     return finish(figure, panels, [legend_line(look) for look in found.values()], marks)
+
+
+@rc_context(rc)
+def losses_under_shifts(frame: Table, *, loss: str, title: str = "") -> Figure:
+    """Loss on test sets that differ from the training data, a row a shift and a dot a method.
+
+    Rows come in the order of the table, from the top; error bars are two standard errors.
+
+    Args:
+        frame: columns method, shift (what differs), value (> 0) and standard_error (null: not known).
+        loss: what `value` is, on the horizontal axis.
+        title: above the panel.
+
+    Raises:
+        ValueError: see `innerloop.figures.dots.checked_rows`; or two methods mean the same.
+    """
+    return rows_of_dots(checked_rows(frame, "shift"), "shift", loss=loss, floor=None, title=title)
+
+
+@rc_context(rc)
+def losses_by_examples(
+    frame: Table, *, loss: str, floor: dict[int, float] | None = None, title: str = ""
+) -> Figure:
+    """Loss of a prediction against the examples that it was given, a line a method with a band of two standard errors.
+
+    Args:
+        frame: columns method, examples (>= 0), value (> 0) and standard_error (null: not known).
+        loss: what `value` is, on the logarithmic vertical axis.
+        floor: the least possible loss after so many examples, a black line; levels of zero are left out.
+        title: above the panel.
+
+    Raises:
+        ValueError: see `innerloop.figures.table.checked`; a level of the floor is negative or not finite; or two methods
+            mean the same.
+    """
+    table = checked(frame, x="examples", whole=True, positive=True)
+    levels = {x: level for x, each in (floor or {}).items() if (level := checked_level("floor", each)) > 0}
+    found = looks(table["method"].unique(maintain_order=True))
+    figure, axes = panel(title)
+    loss_axis(axes, [*table["value"], *levels.values()], log=True)
+    axes.xaxis.set_major_locator(MaxNLocator(10, integer=True))
+    axes.set_xlabel("examples in the context")
+    axes.set_ylabel(loss)
+    if levels:
+        axes.plot(list(levels), list(levels.values()), color=FLOOR.colour, linewidth=1.1, zorder=2.2)
+    for method in table["method"].unique(maintain_order=True):
+        line = table.filter(pl.col("method") == method).sort("examples")
+        x, y = line["examples"].to_numpy(), line["value"].to_numpy()
+        draw_band(axes, x, y, line["standard_error"], found[method])
+        draw_line(axes, x, y, found[method])
+    last = [Line2D([], [], color=FLOOR.colour, linewidth=1.1, label=FLOOR.label)] if levels else []
+    legend(figure, [legend_line(look) for look in found.values()], last)
+    return settle(figure)
 
 
 def _hollow(marker: str, colour: str) -> dict:

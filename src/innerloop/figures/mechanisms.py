@@ -1,13 +1,8 @@
 """How a trained model works: how it scales its output with the noise, and what it loses without one of its parts."""
 
-from collections.abc import Sequence
-
-import numpy as np
 import polars as pl
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from innerloop.figures.axes import (
@@ -15,18 +10,16 @@ from innerloop.figures.axes import (
     draw_line,
     legend,
     legend_line,
-    log_ticks,
     panel,
     reach,
     settle,
-    spans_more_than_a_decade,
 )
 from innerloop.figures.depth import LOSS
+from innerloop.figures.dots import checked_rows, rows_of_dots
 from innerloop.figures.grid import finish, grid
-from innerloop.figures.style import FLOOR, Look, looks, rc
-from innerloop.figures.table import Table, as_frame, checked, checked_level, names, numbers, refuse
+from innerloop.figures.style import FLOOR, looks, rc
+from innerloop.figures.table import Table, as_frame, checked, checked_level, names, numbers
 
-_ROW = 0.27  # inches
 _RESIDUAL = "residual variance of least squares, rss / (n \N{MINUS SIGN} d)"
 
 
@@ -149,65 +142,5 @@ def ablations(frame: Table, *, floor: float, title: str = "") -> Figure:
         ValueError: a column is missing, unexpected or of the wrong type; a value is not positive; two rows
             are the same; the floor is negative or not finite; or two methods mean the same.
     """
-    table = _checked_ablations(frame)
-    floor = checked_level("floor", floor)
-    found = looks(table["method"].unique(maintain_order=True))
-    rows = table["ablation"].unique(maintain_order=True).to_list()
-    figure, axes = panel(title)
-    _loss_across(axes, [*reach(table), *([floor] if floor > 0 else [])])
-    axes.set_xlabel(LOSS)
-    axes.set_yticks(range(len(rows)), rows)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.tick_params(axis="y", length=0)
-    if floor > axes.get_xlim()[0]:
-        axes.axvspan(axes.get_xlim()[0], floor, color="0.88", linewidth=0, zorder=0.6)
-        axes.axvline(floor, color=FLOOR.colour, linewidth=1.1, label=FLOOR.label, zorder=2.2)
-    shifts = (np.arange(len(found)) - (len(found) - 1) / 2) * min(0.22, 0.7 / len(found))
-    for shift, (method, look) in zip(shifts, found.items(), strict=True):
-        _draw_dots(axes, table.filter(pl.col("method") == method), rows, float(shift), look)
-    dots = [
-        Line2D([], [], color=look.colour, marker=look.marker, linestyle="none") for look in found.values()
-    ]
-    for dot, look in zip(dots, found.values(), strict=True):
-        dot.set_label(look.label)
-    legend(figure, dots, [Line2D([], [], color=FLOOR.colour, linewidth=1.1, label=FLOOR.label)])
-    figure.set_figheight(0.95 + _ROW * max(len(rows), 3) * max(1, 0.5 * len(found)) + 0.17 * bool(title))
-    return settle(figure)
-
-
-def _checked_ablations(frame: Table) -> pl.DataFrame:
-    table = as_frame(frame, ["method", "ablation", "value", "standard_error"])
-    table = table.with_columns(
-        names(table["method"]),
-        names(table["ablation"]),
-        numbers(table["value"]),
-        numbers(table["standard_error"], nullable=True),
-    )
-    refuse(table, "value", table["value"] <= 0, "must be positive")
-    refuse(table, "standard_error", table["standard_error"] < 0, "must be >= 0")
-    same = table.select("method", "ablation").is_duplicated()
-    refuse(table, "ablation", same, "must differ between the rows of one method")
-    return table
-
-
-def _loss_across(axes: Axes, values: Sequence[float]) -> None:
-    """Scale, limits and ticks of a horizontal axis that holds the losses."""
-    low, high = min(values), max(values)
-    if spans_more_than_a_decade(values):
-        factor = (high / low) ** 0.05
-        axes.set_xscale("log")
-        axes.set_xlim(low / factor, high * factor)
-        log_ticks(axes.xaxis, low / factor, high * factor)
-    else:
-        margin = 0.06 * ((high - low) or high)
-        axes.set_xlim(max(low - margin, 0), high + margin)
-
-
-def _draw_dots(axes: Axes, table: pl.DataFrame, rows: list[str], shift: float, look: Look) -> None:
-    x, y = table["value"].to_numpy(), np.array([rows.index(name) for name in table["ablation"]]) + shift
-    known = table["standard_error"].is_not_null().to_numpy()
-    bars = 2 * table["standard_error"].to_numpy()[known]
-    axes.errorbar(
-        x[known], y[known], xerr=bars, fmt="none", ecolor=look.colour, elinewidth=1, capsize=2.2, zorder=2.5
-    )
-    axes.plot(x, y, color=look.colour, marker=look.marker, linestyle="none", label=look.label, zorder=2.7)
+    table = checked_rows(frame, "ablation")
+    return rows_of_dots(table, "ablation", loss=LOSS, floor=checked_level("floor", floor), title=title)

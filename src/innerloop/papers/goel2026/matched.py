@@ -8,7 +8,7 @@ trained. Losses are squared errors divided by dim, so that predicting zero loses
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Literal, NamedTuple, get_args
 
 import equinox as eqx
@@ -156,10 +156,10 @@ def train_arm(
     seeds: Sequence[int],
     progress: Callable[[int], None] | None = None,
 ) -> Contestants:
-    """Train every seed with every learning rate, in one compiled program an interval.
+    """Train every seed with every learning rate.
 
     A seed sets the initial values and the stream of data, the same for every arm and learning rate. On a CPU runs take
-    turns, which keeps their products large; on an accelerator they are one batch.
+    turns; on an accelerator they are one batch.
 
     Args:
         progress: called after every evaluation with the step.
@@ -170,27 +170,47 @@ def train_arm(
     if not seeds or not rates:
         raise ValueError(f"rates and seeds must not be empty, got {list(rates)} and {list(seeds)}")
     members = [(rate, seed) for rate in rates for seed in seeds]
+    # On a CPU runs take turns: their products stay large, and any number of them runs one compiled program.
+    turns = [[member] for member in members] if jax.default_backend() == "cpu" else [members]
+    trained = [_train_together(arm, setting, turn, progress) for turn in turns]
+    models = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(models for _, models in trained))
+    count = jax.tree.map(lambda leaf: leaf[0], models).parameter_count()
+    return Contestants(pl.concat([table for table, _ in trained]), models, count)
+
+
+def _train_together(
+    arm: Arm,
+    setting: Setting,
+    members: Sequence[tuple[float, int]],
+    progress: Callable[[int], None] | None,
+) -> tuple[pl.DataFrame, CausalDecoder]:
+    """Losses and trained models of some learning rates and seeds."""
     keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in members]))
     peaks = jnp.asarray([rate for rate, _ in members], float)
-    rule = _rule(arm.optimizer, setting.steps)
-    sets = {"validation": _sequences(Shift(), _VALIDATION)} | {
-        name: _sequences(shift, _TEST) for name, shift in shifts.items()
-    }
+    names, judged_on = ["validation", *shifts], _judged_on()
     training = Arrays.of(pool().split()[0]) if arm.data == "pool" else None
-
-    models, states = jax.jit(partial(_start, arm, setting, rule))(keys)
-    run = jax.jit(partial(_interval, arm, setting, rule), donate_argnums=(0, 1))
-    judge = jax.jit(_judged)
-    tables = [_table(arm, members, 0, 0, judge(models, sets))]
+    start, run, judge = _programs(arm, setting)
+    models, states = start(keys)
+    tables = [_table(arm, members, 0, 0, names, judge(models, judged_on))]
     for first in range(0, setting.steps, setting.every):
         steps = jnp.arange(first, min(first + setting.every, setting.steps))
         models, states = run(models, states, keys, peaks, steps, training)
         step = int(steps[-1]) + 1
-        tables.append(_table(arm, members, step, step * setting.batch, judge(models, sets)))
+        tables.append(_table(arm, members, step, step * setting.batch, names, judge(models, judged_on)))
         if progress is not None:
             progress(step)
-    count = jax.tree.map(lambda leaf: leaf[0], models).parameter_count()
-    return Contestants(pl.concat(tables), models, count)
+    return pl.concat(tables), models
+
+
+@lru_cache(maxsize=4)
+def _programs(arm: Arm, setting: Setting) -> tuple[Callable, Callable, Callable]:
+    """Initial models and states, some steps, and the judge of an arm: compiled once for all of its runs."""
+    rule = _rule(arm.optimizer, setting.steps)
+    return (
+        jax.jit(partial(_start, arm, setting, rule)),
+        jax.jit(partial(_interval, arm, setting, rule), donate_argnums=(0, 1)),
+        jax.jit(_judged),
+    )
 
 
 def choose(losses: pl.DataFrame) -> float:
@@ -272,7 +292,10 @@ def _interval(
         return jax.lax.scan(update, (model, state), steps)[0]
 
     members = (models, states, keys, peaks)
-    return jax.lax.map(one, members) if jax.default_backend() == "cpu" else jax.vmap(one)(members)
+    if len(peaks) > 1:
+        return jax.vmap(one)(members)
+    alone = one(jax.tree.map(lambda leaf: leaf[0], members))
+    return jax.tree.map(lambda leaf: leaf[None], alone)
 
 
 def _batch(key: Key[Array, ""], batch: int, training: Arrays | None) -> Arrays:
@@ -295,11 +318,18 @@ def _drawn(key: Key[Array, ""], count: int, shift: Shift) -> tuple[Arrays, Float
 
 
 class _Judged(NamedTuple):
-    """Sequences to be judged on, in blocks."""
+    """Sequences to be judged on, in blocks; several sets have a leading axis."""
 
-    xs: Float[Array, "blocks block points dim"]
-    ys: Float[Array, "blocks block points"]
-    clean: Float[Array, "blocks block points"]
+    xs: Float[Array, "*sets block points dim"]
+    ys: Float[Array, "*sets block points"]
+    clean: Float[Array, "*sets block points"]
+
+
+@lru_cache(maxsize=1)
+def _judged_on() -> _Judged:
+    """The validation set, the test set and its shifts."""
+    sets = [_sequences(Shift(), _VALIDATION), *(_sequences(shift, _TEST) for shift in shifts.values())]
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *sets)
 
 
 def _sequences(shift: Shift, stream: int) -> _Judged:
@@ -308,7 +338,7 @@ def _sequences(shift: Shift, stream: int) -> _Judged:
     return _Judged(*(array.reshape(-1, _BLOCK, *array.shape[1:]) for array in (*arrays, clean)))
 
 
-def _judged(models: CausalDecoder, sets: dict[str, _Judged]) -> dict[str, Float[Array, "runs points"]]:
+def _judged(models: CausalDecoder, sets: _Judged) -> Float[Array, "sets runs points"]:
     """The mean squared error / dim at every position, of every run on every set."""
 
     def by(judged: _Judged, model: CausalDecoder) -> Float[Array, "points"]:
@@ -317,7 +347,7 @@ def _judged(models: CausalDecoder, sets: dict[str, _Judged]) -> dict[str, Float[
 
         return jax.lax.map(block, judged).mean(0)
 
-    return {name: jax.lax.map(partial(by, judged), models) for name, judged in sets.items()}
+    return jax.lax.map(lambda judged: jax.lax.map(partial(by, judged), models), sets)
 
 
 def _table(
@@ -325,12 +355,13 @@ def _table(
     members: Sequence[tuple[float, int]],
     step: int,
     seen: int,
-    losses: dict[str, Float[Array, "runs points"]],
+    names: Sequence[str],
+    losses: Float[Array, "sets runs points"],
 ) -> pl.DataFrame:
     """The rows of one evaluation."""
-    sets, runs, positions = (axis.ravel() for axis in np.indices((len(losses), len(members), POINTS)))
+    sets, runs, positions = (axis.ravel() for axis in np.indices(losses.shape))
     rates, seeds = (np.array(each) for each in zip(*members, strict=True))
-    values = np.stack([np.asarray(each, np.float32) for each in losses.values()])
+    values = np.asarray(losses, np.float32)
     return pl.DataFrame(
         {
             "mixers": np.full(len(sets), arm.mixers),
@@ -342,7 +373,7 @@ def _table(
             "seed": seeds[runs].astype(np.int64),
             "step": np.full(len(sets), step, np.int32),
             "sequences_seen": np.full(len(sets), seen, np.int64),
-            "set": np.asarray(list(losses))[sets],
+            "set": np.asarray(names)[sets],
             "position": positions.astype(np.int32),
             "loss": values.ravel(),
         }

@@ -8,12 +8,8 @@ checks, solver, contexts              theorems
 ablations, scales, steps              mechanisms
 """
 
-import os
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +33,6 @@ from innerloop.papers.vladymyrov2024.study import (
 from innerloop.predictors import BayesOptimal, RidgeOracle
 from innerloop.study import load_run
 from innerloop.tasks import LinearRegression
-from innerloop.threads import one_thread_each
 
 PUBLISHED_DRAW = 100_000  # sequences that each published number was evaluated on
 _QUANTILES = {"median": 0.5, "q90": 0.9, "q99": 0.99, "q999": 0.999}
@@ -114,19 +109,6 @@ def read(folder: Path, parts: Iterable[Part], frame: str) -> pl.DataFrame:
     """A frame of all of the `parts` that have it, in their order."""
     files = [folder / part.file(frame) for part in parts if frame in part.frames]
     return pl.concat([pl.read_parquet(file) for file in files])
-
-
-def begin_worker() -> None:
-    """What a process that measures does first: one thread for XLA, and an end with its parent, however that ends."""
-    one_thread_each()
-    parent = parent_process()
-    if parent is not None:
-
-        def end() -> None:
-            wait([parent.sentinel])
-            os._exit(1)
-
-        threading.Thread(target=end, daemon=True).start()
 
 
 def measure(part: Part, budget: str, runs: dict[Entry, Path], folder: Path) -> None:

@@ -6,26 +6,21 @@ table1.*, figure1.*, ..       the outputs, each file named after its output
 report.html                   all of them
 """
 
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from innerloop import display
 from innerloop.files import remove_leftovers
-from innerloop.papers.vladymyrov2024.measured import Part, begin_worker, measure, parts_of, read
+from innerloop.papers.processes import Pool, processes
+from innerloop.papers.vladymyrov2024.measured import Part, measure, parts_of, read
 from innerloop.papers.vladymyrov2024.outputs import OUTPUTS, make, results
 from innerloop.papers.vladymyrov2024.study import Budget, Entry, budget_named, entries, plan_of
 from innerloop.report import TABLE1_STYLE, Table1, write_document
-from innerloop.signals import asked_to_stop
 from innerloop.study import Plan, SpecError, environment, load_study, run_study
 from innerloop.study.runner import Engine, Outcome
 from innerloop.study.spec import nearest
-from innerloop.train import Preempted
 
 _DRAWING = 4.0  # seconds an output, about
 _INTRODUCTION = (
@@ -78,7 +73,7 @@ def reproduce(
     left = [part for part in needed if part.missing(measured)]
     folders = {entry: out / "runs" / run for entry, run in models.items()}
     stages = {"measure": _seconds(left, amount, workers), "draw": _DRAWING * len(wanted) / workers}
-    with display.stages(console, stages) as progress, _processes(workers) as pool:
+    with display.stages(console, stages) as progress, processes(workers) as pool:
         _measure(pool, left, amount, budget, folders, measured, progress)
         _draw(pool, wanted, parts, out, plan, budget, progress)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
@@ -101,43 +96,8 @@ def _seconds(parts: Sequence[Part], budget: Budget, workers: int) -> float:
     return sum(part.seconds(budget) for part in parts) / max(1, min(workers, len(parts)))
 
 
-class _Pool:
-    """Processes that do what they are given until this one is asked to stop."""
-
-    def __init__(self, executor: ProcessPoolExecutor, asked: Callable[[], str]):
-        self._executor, self._asked = executor, asked
-
-    def outcomes(self, calls: dict[str, tuple]) -> Iterator[tuple[str, Any]]:
-        """Do all calls, each a function and its arguments, and give their names and results as they end.
-
-        Raises:
-            Preempted: the process was asked to stop.
-        """
-        pending = {self._executor.submit(*call): name for name, call in calls.items()}
-        while pending:
-            done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-            for future in done:
-                yield pending.pop(future), future.result()
-            if self._asked() and pending:
-                raise Preempted(self._asked())
-
-
-@contextmanager
-def _processes(workers: int) -> Iterator[_Pool]:
-    context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads
-    with (
-        asked_to_stop() as asked,
-        ProcessPoolExecutor(workers, mp_context=context, initializer=begin_worker) as executor,
-    ):
-        try:
-            yield _Pool(executor, asked)
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def _measure(
-    pool: _Pool,
+    pool: Pool,
     parts: list[Part],
     amount: Budget,
     budget: str,
@@ -159,7 +119,7 @@ def _measure(
 
 
 def _draw(
-    pool: _Pool,
+    pool: Pool,
     wanted: list[str],
     parts: tuple[Part, ...],
     out: Path,

@@ -1,0 +1,300 @@
+"""The outputs of `innerloop reproduce goel2026`: pictures, and a table in CSV, of the frames that the jobs left."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from matplotlib.figure import Figure
+
+from innerloop import figures
+from innerloop.evaluation.convergence import ratio_of_means, samples_to
+from innerloop.files import write_atomically
+from innerloop.papers.goel2026.data import DIM, POINTS
+from innerloop.papers.goel2026.published import published
+from innerloop.papers.goel2026.study import HYBRID
+from innerloop.report import Grid, Picture, Section, number
+
+_LOSS = f"squared error / {DIM}"
+_METHODS = {HYBRID: "hybrid: softmax below, linear above"}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An output: its table, its columns as a reader is shown them, what the table says, and a picture if there is one."""
+
+    table: pl.DataFrame
+    caption: str
+    picture: tuple[Figure, str] | None = None
+
+
+@dataclass(frozen=True)
+class Output:
+    """What can be asked for.
+
+    Attributes:
+        title: in the report.
+        kind: of the jobs that it needs.
+        draw: makes it of their frames; told whether the published sizes were trained.
+    """
+
+    title: str
+    kind: str
+    draw: Callable[[pl.DataFrame, bool], Drawn]
+
+
+def make(name: str, frame: pl.DataFrame, published_sizes: bool, folder: Path) -> Section:
+    """Draw the output `name`, write its files into `folder`, and give its part of the report."""
+    output = OUTPUTS[name]
+    drawn = output.draw(frame, published_sizes)
+    write_atomically(folder / f"{name}.csv", drawn.table.write_csv)
+    rows = tuple(tuple(_text(value) for value in row) for row in drawn.table.iter_rows())
+    grid = Grid(drawn.caption, tuple(column.replace("_", " ") for column in drawn.table.columns), rows)
+    if drawn.picture is None:
+        return Section(name, output.title, grids=(grid,))
+    figure, caption = drawn.picture
+    picture = Picture(name, figures.save_and_show(figure, folder, name), caption)
+    return Section(name, output.title, grids=(grid,), pictures=(picture,))
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float):
+        return number(value)
+    return "–" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+# As published: columns architecture, layers, seed, step, sequences_seen, set, position, loss, parameters.
+
+
+def _curves(frame: pl.DataFrame, published_sizes: bool) -> Drawn:
+    last = _last_point(frame).filter((pl.col("set") == "isotropic") & (pl.col("step") > 0))
+    table = last.select(
+        _layers().alias("panel"),
+        _architecture().alias("method"),
+        "seed",
+        pl.col("sequences_seen").alias("sequences"),
+        pl.col("loss").alias("value"),
+    )
+    printed = _printed(frame) if published_sizes else {}
+    figure = figures.losses_while_training(
+        table, loss=f"test loss at the last point ({_LOSS})", published=printed
+    )
+    caption = (
+        "The paper's training: learning rate, batch, number of steps and final LayerNorm differ between the two, so the "
+        "curves do not say which attention is better on equal terms."
+    )
+    return Drawn(
+        _final(frame, published_sizes), "Loss at the last of 10 points, over seeds.", (figure, caption)
+    )
+
+
+def _final(frame: pl.DataFrame, published_sizes: bool) -> pl.DataFrame:
+    """The last evaluation of every program: loss, its standard error over seeds, and what the shifted weights add."""
+    last = _last_point(frame).filter(pl.col("step") == pl.col("step").max().over("architecture", "layers"))
+    wide = last.pivot(
+        on="set", index=["architecture", "layers", "seed", "parameters", "sequences_seen"], values="loss"
+    )
+    shifted = pl.col("anisotropic") / pl.col("isotropic") - 1
+    table = wide.group_by("layers", "architecture", maintain_order=True).agg(
+        loss=pl.col("isotropic").cast(pl.Float64).mean(),
+        standard_error=_standard_error(pl.col("isotropic")),
+        lost_by_shifted_weights=shifted.cast(pl.Float64).mean(),
+        its_standard_error=_standard_error(shifted),
+        seeds=pl.len(),
+        sequences_seen=pl.col("sequences_seen").first(),
+        parameters=pl.col("parameters").first(),
+    )
+    table = table.with_columns(_architecture()).sort("layers", "architecture")
+    if not published_sizes:
+        return table
+    printed = _printed(frame)
+    values = [printed.get((_depth(row["layers"]), row["architecture"])) for row in table.to_dicts()]
+    return table.with_columns(published=pl.Series(values, dtype=pl.Float64))
+
+
+def _speed(frame: pl.DataFrame, published_sizes: bool) -> Drawn:
+    rows = []
+    for (layers,), depth in _last_point(frame).group_by("layers", maintain_order=True):
+        found = {}
+        for (architecture,), own in depth.filter(set="isotropic").group_by(
+            "architecture", maintain_order=True
+        ):
+            curve = own.pivot(on="seed", index="sequences_seen", values="loss").sort("sequences_seen")
+            losses = curve.drop("sequences_seen").to_numpy().T
+            found[architecture] = samples_to(curve["sequences_seen"].to_numpy(), losses, 0.9)
+        if set(found) != {"quadratic", "linear"}:
+            continue
+        ratio, low, high = ratio_of_means(found["quadratic"], found["linear"])
+        rows.append(
+            {
+                "layers": layers,
+                "softmax": float(found["quadratic"].mean()),
+                "linear": float(found["linear"].mean()),
+                "softmax_by_seed": _listed(found["quadratic"]),
+                "linear_by_seed": _listed(found["linear"]),
+                "ratio": ratio,
+                "95_%_from": low,
+                "95_%_to": high,
+            }
+        )
+    caption = (
+        "Training sequences until the test loss has covered 90 % of its way from its first value to its best; the ratio's "
+        f"interval is a bootstrap over seeds. Published: a ratio of {published()['published']['convergence_speed_ratio']}."
+    )
+    return Drawn(pl.DataFrame(rows).sort("layers"), caption)
+
+
+def _listed(values: np.ndarray) -> str:
+    return ", ".join(f"{value:,.0f}" for value in values)
+
+
+# On equal terms: columns mixers, optimizer, feature_map, final_layer_norm, data, learning_rate, seed, step,
+# sequences_seen, set, position, loss, chosen, parameters.
+
+_ARM = ["mixers", "optimizer", "feature_map", "final_layer_norm", "data"]
+
+
+def _matched(frame: pl.DataFrame, _: bool) -> Drawn:
+    frame = _last_point(frame.filter("chosen"))
+    main = frame.filter(
+        (pl.col("set") == "test") & (pl.col("sequences_seen") > 0) & _plain() & (pl.col("loss") > 0)
+    )
+    curves = main.select(
+        pl.col("optimizer").replace({"adam": "Adam", "muon": "Muon"}).alias("panel"),
+        pl.col("mixers").replace(_METHODS).alias("method"),
+        "seed",
+        pl.col("sequences_seen").alias("sequences"),
+        pl.col("loss").alias("value"),
+    )
+    figure = figures.losses_while_training(curves, loss=f"test loss at the last point ({_LOSS})", columns=2)
+    last = _at_the_end(frame)
+    wide = last.filter(pl.col("set").is_in(["test", "validation"])).pivot(
+        on="set", index=[*_ARM, "learning_rate", "seed", "parameters"], values="loss"
+    )
+    table = (
+        wide.group_by([*_ARM, "learning_rate", "parameters"], maintain_order=True)
+        .agg(
+            test_loss=pl.col("test").cast(pl.Float64).mean(),
+            standard_error=_standard_error(pl.col("test")),
+            validation_loss=pl.col("validation").cast(pl.Float64).mean(),
+            seeds=pl.len(),
+        )
+        .sort("test_loss")
+    )
+    caption = (
+        "Every arm has the same stream of fresh sequences (but those on the pool), batch, number of samples and width; its "
+        "learning rate is the one of the grid with the least validation loss of the first seed. Best first."
+    )
+    return Drawn(
+        table,
+        caption,
+        (figure, "On equal terms, with a final LayerNorm and fresh sequences; relu2 features."),
+    )
+
+
+def _shifts(frame: pl.DataFrame, _: bool) -> Drawn:
+    last = _at_the_end(_last_point(_best_arms(frame))).filter(pl.col("set") != "validation")
+    table = _over_seeds(last, ["method", "set"]).rename({"set": "shift"})
+    figure = figures.losses_under_shifts(
+        table.select("method", "shift", "value", "standard_error"), loss=_LOSS
+    )
+    caption = (
+        "Loss at the last point on test sets that differ from the training data in one thing: the weights' or the inputs' "
+        "variances (0.5, 1, 1.5, 1, 1.75), weights twice as large, or labels with noise of standard deviation 0.5, the "
+        "prediction being judged without it. Of every mixer the optimiser with the least validation loss is shown."
+    )
+    return Drawn(table, "The same as numbers.", (figure, caption))
+
+
+def _positions(frame: pl.DataFrame, _: bool) -> Drawn:
+    last = _at_the_end(_best_arms(frame)).filter(set="test")
+    table = _over_seeds(last, ["method", "position"]).rename({"position": "examples"})
+    floor = {examples: max(0.0, 1 - examples / DIM) for examples in range(POINTS)}
+    table = table.with_columns(
+        least_squares=pl.col("examples").cast(pl.Int64).replace_strict(floor, return_dtype=pl.Float64)
+    )
+    figure = figures.losses_by_examples(
+        table.select("method", pl.col("examples").cast(pl.Int64), "value", "standard_error"),
+        loss=_LOSS,
+        floor=floor,
+    )
+    caption = (
+        "A shorter context is an earlier position. Without noise, least squares of least norm is Bayes-optimal: after k "
+        f"examples it loses 1 - k/{DIM}, and nothing from k = {DIM} on."
+    )
+    return Drawn(table, "The same as numbers.", (figure, caption))
+
+
+def _best_arms(frame: pl.DataFrame) -> pl.DataFrame:
+    """Of every mixer the arm of least mean validation loss among those with fresh sequences, LayerNorm and relu2 features,
+    at the learning rate that was chosen; with the mixer's name as `method`."""
+    chosen = frame.filter(pl.col("chosen") & _plain())
+    judged = _at_the_end(_last_point(chosen)).filter(set="validation")
+    best = (
+        judged.group_by("mixers", "optimizer", maintain_order=True)
+        .agg(pl.col("loss").mean())
+        .sort("loss")
+        .unique("mixers", keep="first", maintain_order=True)
+    )
+    found = chosen.join(best.select("mixers", "optimizer"), on=["mixers", "optimizer"], maintain_order="left")
+    return found.with_columns(method=pl.col("mixers").replace(_METHODS))
+
+
+def _plain() -> pl.Expr:
+    return (pl.col("data") == "fresh") & pl.col("final_layer_norm") & (pl.col("feature_map") == "relu2")
+
+
+def _over_seeds(frame: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    return frame.group_by(by, maintain_order=True).agg(
+        value=pl.col("loss").cast(pl.Float64).mean(),
+        standard_error=_standard_error(pl.col("loss")),
+        seeds=pl.len(),
+    )
+
+
+def _standard_error(values: pl.Expr) -> pl.Expr:
+    return values.cast(pl.Float64).std() / pl.len().sqrt()
+
+
+def _last_point(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(pl.col("position") == POINTS - 1)
+
+
+def _at_the_end(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(pl.col("step") == pl.col("step").max())
+
+
+def _architecture() -> pl.Expr:
+    return pl.col("architecture").replace({"quadratic": "softmax"})
+
+
+def _layers() -> pl.Expr:
+    return pl.format("{} layers", "layers").replace({"1 layers": "1 layer"})
+
+
+def _depth(layers: int) -> str:
+    return f"{layers} layer{'s' * (layers > 1)}"
+
+
+def _printed(frame: pl.DataFrame) -> dict[tuple[str, str], float]:
+    """The published loss of those (depth, architecture) that are in the frame and in the paper or its notebooks."""
+    numbers = published()
+    known = {
+        ("6 layers", "linear"): numbers["published"]["test_mse_6_layers"]["linear"],
+        ("6 layers", "softmax"): numbers["published"]["test_mse_6_layers"]["quadratic"],
+        ("3 layers", "softmax"): numbers["seen_in_the_public_notebooks"]["quadratic_3_layers"]["isotropic"][
+            0
+        ],
+    }
+    here = set(frame.select(_layers(), _architecture()).unique().iter_rows())
+    return {line: value for line, value in known.items() if line in here}
+
+
+OUTPUTS = {
+    "curves": Output("As published", "published", _curves),
+    "speed": Output("How fast training is, as published", "published", _speed),
+    "matched": Output("On equal terms", "matched", _matched),
+    "shifts": Output("Test sets that differ from training", "matched", _shifts),
+    "positions": Output("Loss after every example", "matched", _positions),
+}

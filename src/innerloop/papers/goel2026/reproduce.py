@@ -1,0 +1,146 @@
+"""`innerloop reproduce goel2026`: train what is asked for, draw it, and show it all on one page.
+
+measured/         the losses of every program and arm, in Parquet
+curves.*, ..      the outputs, each file named after its output
+report.html       all of them
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+
+from innerloop import display
+from innerloop.files import remove_leftovers, write_atomically
+from innerloop.papers.goel2026.measured import carry_out
+from innerloop.papers.goel2026.outputs import OUTPUTS, make
+from innerloop.papers.goel2026.study import Job, budget_named, jobs
+from innerloop.papers.processes import Pool, processes
+from innerloop.report import write_document
+from innerloop.study import SpecError, environment
+from innerloop.study.spec import nearest
+
+_DRAWING = 3.0  # seconds an output, about
+_INTRODUCTION = (
+    "A decoder reads x and y of noise-free linear regression in 5 dimensions, one after the other, and predicts every y. "
+    "Attention is softmax or linear. Losses are squared errors divided by the dimension, so that predicting zero loses one."
+)
+
+
+def reproduce(
+    out: Path, *, budget: str, only: Sequence[str], resume: bool, workers: int, console: Console
+) -> None:
+    """Make the outputs named `only` (none: all) in the folder `out`.
+
+    Args:
+        workers: processes that train and draw; one on a GPU, which they would share.
+
+    Raises:
+        SpecError: a name is unknown; `out` holds results and `resume` is not set, or of another budget; or it cannot be
+            written.
+        Preempted: the process was asked to stop; `resume` goes on with the jobs that are not done.
+    """
+    amount, wanted = budget_named(budget), check_outputs(only)
+    measured = _prepared(out, budget, resume)
+    needed = [job for job in jobs(amount) if any(OUTPUTS[name].kind == job.kind for name in wanted)]
+    left = [job for job in needed if not _frame(measured, job).exists()]
+    seconds = dict(amount.seconds)
+    train = sum(seconds[job.kind] for job in left) / max(1, min(workers, len(left)))
+    console.print(
+        f"goel2026-{budget}: {', '.join(wanted)}; {len(left)} of {len(jobs(amount))} programs and arms to train, "
+        f"about {display.duration(train + _DRAWING * len(wanted) / workers)} on {workers} processes",
+        highlight=False,
+        soft_wrap=True,
+    )
+    stages = {"train": train, "draw": _DRAWING * len(wanted) / workers}
+    with display.stages(console, stages) as progress, processes(workers) as pool:
+        _train(pool, left, budget, measured, seconds, progress)
+        made = [name for name in OUTPUTS if name in wanted or (out / f"{name}.csv").exists()]
+        _draw(pool, made, out, budget, progress)
+    console.print(f"report: {out / 'report.html'}", soft_wrap=True)
+
+
+def check_outputs(only: Sequence[str]) -> list[str]:
+    """The outputs of these names, in the report's order; all of them if there is no name.
+
+    Raises:
+        SpecError: a name is unknown.
+    """
+    for name in only:
+        if name not in OUTPUTS:
+            raise SpecError(f"--only {name}: unknown output{nearest(name, OUTPUTS)}")
+    return [name for name in OUTPUTS if name in only or not only]
+
+
+def _prepared(out: Path, budget: str, resume: bool) -> Path:
+    """The folder of frames in `out`, which holds nothing yet or results of the same budget."""
+    about = out / "budget.json"
+    try:
+        if about.exists():
+            if not resume:
+                raise SpecError(
+                    f"{out} already holds results; go on with them by --resume, or choose another --out"
+                )
+            if (before := json.loads(about.read_text())) != budget:
+                raise SpecError(f"{out} holds results of --budget {before}; choose another --out")
+        measured = out / "measured"
+        measured.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(measured)
+        write_atomically(about, lambda file: file.write(json.dumps(budget).encode()))
+    except OSError as error:
+        raise SpecError(f"cannot write to {out}: {error.strerror or error}") from None
+    return measured
+
+
+def _frame(measured: Path, job: Job) -> Path:
+    return measured / f"{job.name}.parquet"
+
+
+def _train(
+    pool: Pool,
+    left: list[Job],
+    budget: str,
+    measured: Path,
+    seconds: dict[str, float],
+    progress: display.Stages,
+) -> None:
+    """Do what is missing, the longest first; a job that is done is on disk."""
+    waiting = {job.name: seconds[job.kind] for job in sorted(left, key=lambda job: -seconds[job.kind])}
+    whole = sum(waiting.values())
+    by_name = {job.name: job for job in left}
+    for name, _ in pool.outcomes({name: (carry_out, by_name[name], budget, measured) for name in waiting}):
+        del waiting[name]
+        progress.update("train", 1 - sum(waiting.values()) / whole, name)
+    progress.finish("train")
+
+
+def _draw(pool: Pool, shown: list[str], out: Path, budget: str, progress: display.Stages) -> None:
+    """The outputs, and the page with them and those that were made before."""
+    amount = budget_named(budget)
+    frames = {
+        kind: pl.concat(
+            [pl.read_parquet(_frame(out / "measured", job)) for job in jobs(amount) if job.kind == kind]
+        )
+        for kind in {OUTPUTS[name].kind for name in shown}
+    }
+    calls = {name: (make, name, frames[OUTPUTS[name].kind], amount.share == 1, out) for name in shown}
+    sections = {}
+    for name, section in pool.outcomes(calls):
+        sections[name] = section
+        progress.update("draw", len(sections) / len(shown), name)
+    write_document(
+        out / "report.html",
+        title="In-Context Learning in Linear vs. Quadratic Attention Models, reproduced",
+        introduction=_INTRODUCTION,
+        sections=tuple(sections[name] for name in shown),
+        facts={
+            "command": f"innerloop reproduce goel2026 --budget {budget} --out {out} --resume",
+            "sizes": f"as published: width {amount.width or 256}, {amount.share:.3g} of the steps, {amount.seeds} seeds; "
+            f"on equal terms: width {amount.setting.width}, {amount.setting.layers} layers, {amount.setting.steps} steps "
+            f"of {amount.setting.batch} sequences, {amount.seeds} seeds",
+            **environment(),
+        },
+    )
+    progress.finish("draw")

@@ -1,0 +1,130 @@
+"""What `innerloop reproduce goel2026` trains at each budget: the paper's grid, and arms on equal terms."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from innerloop.papers.goel2026.matched import Arm, Setting
+from innerloop.papers.goel2026.training import Program, grid
+from innerloop.study import SpecError
+from innerloop.study.spec import nearest
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much is trained.
+
+    Attributes:
+        depths: of the paper's grid.
+        width, heads: of its decoders; None for the published ones.
+        share: of the published steps, and of the steps between evaluations.
+        seeds: how many of the paper's, there and on equal terms.
+        setting: what arms on equal terms have in common.
+        arms: what is compared there.
+        seconds: about how long a job of each kind takes a core.
+    """
+
+    depths: tuple[int, ...]
+    width: int | None
+    heads: int | None
+    share: float
+    seeds: int
+    setting: Setting
+    arms: tuple[Arm, ...]
+    seconds: tuple[tuple[str, float], ...]
+
+    def programs(self) -> list[Program]:
+        """The paper's, of these depths."""
+        return [program for program in grid() if program.layers in self.depths]
+
+    def steps(self, published: int) -> int:
+        """So many of a published number of steps."""
+        return max(1, math.ceil(self.share * published))
+
+    def changes(self) -> dict[str, Any]:
+        """Options of the decoder other than the published ones."""
+        return {
+            name: value for name, value in (("width", self.width), ("heads", self.heads)) if value is not None
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process' work, whose frame is a file: a program of the paper, or an arm on equal terms."""
+
+    what: Program | Arm
+
+    @property
+    def kind(self) -> str:
+        return "published" if isinstance(self.what, Program) else "matched"
+
+    @property
+    def name(self) -> str:
+        """A file name that a person can read."""
+        if isinstance(self.what, Program):
+            return f"published-{self.what.name}"
+        arm = self.what
+        mixers = arm.mixers.replace(",", "_").replace(":", "").replace("+", "and")
+        norm = "" if arm.final_layer_norm else "-nonorm"
+        return f"matched-{mixers}-{arm.feature_map}-{arm.optimizer}-{arm.data}{norm}"
+
+
+HYBRID = "softmax,linear,linear"
+_MAIN = tuple(
+    Arm(mixers, optimizer) for mixers in ("softmax", "linear", HYBRID) for optimizer in ("adam", "muon")
+)
+_MORE = (
+    *(Arm(mixers, "muon", final_layer_norm=False) for mixers in ("softmax", "linear")),
+    *(Arm(mixers, "muon", data="pool") for mixers in ("softmax", "linear")),
+    *(Arm("linear", "muon", feature_map) for feature_map in ("elu1", "identity", "exp")),
+)
+
+BUDGETS = {
+    "smoke": Budget(
+        depths=(1,),
+        width=16,
+        heads=2,
+        share=0.004,
+        seeds=2,
+        setting=Setting(width=16, heads=2, steps=60, batch=16, every=20, rates=(("adam", (1e-3, 1e-2)),)),
+        arms=tuple(arm for arm in _MAIN if arm.optimizer == "adam"),
+        seconds=(("published", 8.0), ("matched", 25.0)),
+    ),
+    "quick": Budget(
+        depths=(1, 3),
+        width=64,
+        heads=4,
+        share=0.1,
+        seeds=3,
+        setting=Setting(steps=1500, batch=64, every=125),
+        arms=(*_MAIN, *_MORE),
+        seconds=(("published", 80.0), ("matched", 130.0)),
+    ),
+    # The published sizes; meant for a GPU.
+    "full": Budget(
+        depths=(1, 3, 6),
+        width=None,
+        heads=None,
+        share=1.0,
+        seeds=5,
+        setting=Setting(width=256, steps=20_000, batch=64, every=500),
+        arms=(*_MAIN, *_MORE),
+        seconds=(("published", 100.0), ("matched", 600.0)),
+    ),
+}
+
+
+def budget_named(name: str) -> Budget:
+    """The budget of this name.
+
+    Raises:
+        SpecError: there is none.
+    """
+    if name not in BUDGETS:
+        raise SpecError(f"--budget {name}: unknown budget{nearest(name, BUDGETS)}")
+    return BUDGETS[name]
+
+
+def jobs(budget: Budget) -> list[Job]:
+    """All that a budget trains."""
+    return [Job(what) for what in (*budget.programs(), *budget.arms)]

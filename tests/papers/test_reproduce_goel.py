@@ -1,0 +1,204 @@
+"""`innerloop reproduce goel2026`: what its outputs say of known frames, and the smallest budget from end to end."""
+
+import itertools
+
+import numpy as np
+import polars as pl
+import pytest
+from test_reproduce import reproduce
+
+from innerloop.papers.goel2026 import measured, outputs
+from innerloop.papers.goel2026.data import DIM, POINTS
+from innerloop.papers.goel2026.matched import Arm
+from innerloop.papers.goel2026.study import BUDGETS, HYBRID, Job, jobs
+
+SEEDS = (42, 100, 7)
+
+
+def as_published() -> pl.DataFrame:
+    """Losses that fall by halves every evaluation for linear attention, and half as fast for softmax."""
+    rows = [
+        {
+            "architecture": architecture,
+            "layers": layers,
+            "seed": seed,
+            "step": step,
+            "sequences_seen": 64 * step,
+            "set": name,
+            "position": position,
+            "loss": (1.1 if name == "anisotropic" else 1.0) * (1 + seed / 1000) * 0.5 ** (step * rate / 100),
+            "parameters": 1000 * layers,
+        }
+        for (architecture, rate), layers, seed, step, name, position in itertools.product(
+            [("quadratic", 0.5), ("linear", 1.0)],
+            [1, 3],
+            SEEDS,
+            range(0, 1001, 100),
+            ["isotropic", "anisotropic"],
+            [0, POINTS - 1],
+        )
+    ]
+    return pl.DataFrame(rows)
+
+
+def arm_rows(arm: Arm, end: float, validation: float) -> list[dict]:
+    return [
+        {
+            "mixers": arm.mixers,
+            "optimizer": arm.optimizer,
+            "feature_map": arm.feature_map,
+            "final_layer_norm": arm.final_layer_norm,
+            "data": arm.data,
+            "learning_rate": rate,
+            "seed": seed,
+            "step": step,
+            "sequences_seen": 16 * step,
+            "set": name,
+            "position": position,
+            "loss": (1.0 if step == 0 else (validation if name == "validation" else end))
+            * (1 + 0.01 * SEEDS.index(seed))
+            * (1 + 9 * (rate != 0.01)),
+            "chosen": rate == 0.01,
+            "parameters": 10,
+        }
+        for (rate, seed), step, name, position in itertools.product(
+            [(0.001, 42), *((0.01, seed) for seed in SEEDS)],
+            [0, 50, 100],
+            ["validation", "test", "noise"],
+            range(POINTS),
+        )
+    ]
+
+
+def on_equal_terms() -> pl.DataFrame:
+    """Softmax is better by Adam, linear by Muon; without LayerNorm it would be better still."""
+    arms = [
+        (Arm("softmax"), 0.2, 0.21),
+        (Arm("softmax", "muon"), 0.1, 0.3),  # the better test loss, which must not choose it
+        (Arm("linear"), 0.5, 0.5),
+        (Arm("linear", "muon"), 0.4, 0.4),
+        (Arm("linear", "muon", final_layer_norm=False), 0.01, 0.01),
+    ]
+    return pl.DataFrame([row for arm, end, validation in arms for row in arm_rows(arm, end, validation)])
+
+
+def test_the_last_losses_are_means_over_seeds_and_shifts_a_share():
+    table = outputs._curves(as_published(), False).table
+    assert table.select("layers", "architecture").rows() == [
+        (1, "linear"),
+        (1, "softmax"),
+        (3, "linear"),
+        (3, "softmax"),
+    ]
+    ends = np.array([1 + seed / 1000 for seed in SEEDS]) * 0.5**10
+    first = table.row(0, named=True)
+    assert first["loss"] == pytest.approx(ends.mean(), rel=1e-6)
+    assert first["standard_error"] == pytest.approx(ends.std(ddof=1) / 3**0.5, rel=1e-5)
+    assert first["lost_by_shifted_weights"] == pytest.approx(0.1, rel=1e-5)
+    assert "published" not in table.columns
+    assert outputs._curves(as_published(), True).table["published"].to_list() == [None, None, None, 0.0894]
+
+
+def test_softmax_that_falls_half_as_fast_takes_twice_as_many_sequences():
+    """To 90 %: 0.5^k <= 0.1 and the rest of the way, at the fourth evaluation and, as 0.5^(k/2), the seventh."""
+    table = outputs._speed(as_published(), False).table
+    assert table["layers"].to_list() == [1, 3]
+    assert table["linear"].to_list() == [64 * 400] * 2 and table["softmax"].to_list() == [64 * 600] * 2
+    assert table["ratio"].to_list() == table["95_%_from"].to_list() == [1.5, 1.5]
+
+
+def test_arms_are_chosen_on_validation_and_compared_without_more_changes():
+    best = outputs._best_arms(on_equal_terms())
+    assert set(best.select("method", "optimizer").unique().rows()) == {
+        ("softmax", "adam"),
+        ("linear", "muon"),
+    }
+    table = outputs._shifts(on_equal_terms(), False).table
+    assert set(table["shift"]) == {"test", "noise"}
+    value = table.filter(method="softmax", shift="noise")["value"].item()
+    assert value == pytest.approx(0.2 * 1.01, rel=1e-6)
+
+
+def test_the_table_on_equal_terms_has_every_arm_once_best_first():
+    table = outputs._matched(on_equal_terms(), False).table
+    assert table["test_loss"].to_list() == sorted(table["test_loss"].to_list()) and len(table) == 5
+    assert set(table["learning_rate"]) == {0.01} and set(table["seeds"]) == {3}
+    assert table.row(0, named=True)["final_layer_norm"] is False
+
+
+def test_the_floor_by_position_is_that_of_least_squares():
+    table = outputs._positions(on_equal_terms(), False).table
+    own = table.filter(method="linear")
+    assert own["least_squares"].to_list() == [max(0.0, 1 - k / DIM) for k in range(POINTS)]
+
+
+def test_jobs_have_names_of_their_own_at_every_budget():
+    for budget in BUDGETS.values():
+        names = [job.name for job in jobs(budget)]
+        assert len(set(names)) == len(names)
+    assert Job(Arm(HYBRID, "muon")).name == "matched-softmax_linear_linear-relu2-muon-fresh"
+
+
+def test_the_learning_rate_is_chosen_with_one_seed_and_kept_for_the_others(tmp_path, monkeypatch):
+    asked = []
+
+    def pretended(arm, setting, *, rates, seeds):
+        asked.append((tuple(rates), tuple(seeds)))
+        rows = [
+            row for row in arm_rows(arm, 0.5, 0.5) if row["learning_rate"] in rates and row["seed"] in seeds
+        ]
+        return type(
+            "Found", (), {"losses": pl.DataFrame(rows).drop("chosen", "parameters"), "parameters": 10}
+        )
+
+    monkeypatch.setattr(measured, "train_arm", pretended)
+    monkeypatch.setattr(measured, "choose", lambda losses: 0.01)
+    measured.carry_out(Job(Arm("linear")), "quick", tmp_path)
+    assert asked == [((3e-4, 1e-3, 3e-3), (42,)), ((0.01,), (100, 7))]
+    frame = pl.read_parquet(tmp_path / f"{Job(Arm('linear')).name}.parquet")
+    assert set(frame.filter("chosen")["learning_rate"]) <= {0.01}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """A folder in which only the speeds were asked for."""
+    folder = tmp_path_factory.mktemp("goel") / "out"
+    return folder, reproduce("goel2026", "--budget", "smoke", "--only", "speed", "--out", folder)
+
+
+def test_only_what_is_needed_is_trained_and_shown(smoke):
+    folder, (code, _, err) = smoke
+    assert code == 0, err
+    assert {path.stem for path in (folder / "measured").iterdir()} == {
+        "published-linear-1",
+        "published-quadratic-1",
+    }
+    assert "speed; 2 of 5 programs and arms to train" in err
+    page = (folder / "report.html").read_text()
+    assert "How fast training is" in page and "On equal terms" not in page
+    assert pl.read_csv(folder / "speed.csv")["layers"].to_list() == [1]
+
+
+def test_going_on_trains_nothing_twice(smoke):
+    folder, _ = smoke
+    before = {path: path.stat().st_mtime_ns for path in (folder / "measured").iterdir()}
+    code, _, err = reproduce("goel2026", "--budget", "smoke", "--only", "speed", "--out", folder)
+    assert code == 2 and "already holds results" in err
+    code, _, err = reproduce("goel2026", "--budget", "quick", "--only", "speed", "--out", folder, "--resume")
+    assert code == 2 and "holds results of --budget smoke" in err
+    code, _, err = reproduce("goel2026", "--budget", "smoke", "--only", "speed", "--out", folder, "--resume")
+    assert code == 0 and "0 of 5 programs and arms to train" in err
+    assert before == {path: path.stat().st_mtime_ns for path in (folder / "measured").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--budget", "smal"), "--budget smal: unknown budget"),
+        (("--only", "sped"), "--only sped: unknown output"),
+        (("--engine", "ray"), "--engine ray is for vladymyrov2024"),
+    ],
+)
+def test_bad_arguments_are_named(tmp_path, arguments, message):
+    code, _, err = reproduce("goel2026", *arguments, "--out", tmp_path / "out")
+    assert code == 2 and message in err
