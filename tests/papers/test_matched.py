@@ -106,6 +106,8 @@ def test_bad_settings_are_named():
         Arm("softmax", data="stale")
     with pytest.raises(ValueError, match="every must be at least 1, got 0"):
         Setting(every=0)
+    with pytest.raises(ValueError, match="judged must be a multiple of 1024, got 1000"):
+        Setting(judged=1000)
     with pytest.raises(ValueError, match="must not be empty"):
         train_arm(Arm("softmax"), SMALL, rates=[], seeds=[1])
     with pytest.raises(ValueError, match="one entry for each of the 3 layers, got 2"):

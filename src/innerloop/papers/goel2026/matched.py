@@ -31,7 +31,6 @@ Data = Literal["fresh", "pool"]
 
 # Streams of a seed, and, under seed 0, of what is judged on.
 _INIT, _DATA, _VALIDATION, _TEST = 0, 1, 2, 3
-_JUDGED = 4096
 _BLOCK = 1024
 _CLIP = 1.0
 _ADAM_SHARE = 0.1  # of Muon's learning rate: for what it leaves to Adam, all that is not a layer's matrix
@@ -72,10 +71,11 @@ class Setting:
         layers, width, heads: of the decoder, with biases, tanh-GELU and GPT-2's initial values.
         steps, batch: of training; the learning rate warms up over a twentieth of it and falls to a thousandth as a cosine.
         every: steps between evaluations.
+        judged: sequences in the validation set, the test set and each of its shifts; a multiple of 1024.
         rates: the grid of peak learning rates of each optimiser.
 
     Raises:
-        ValueError: a number is less than one.
+        ValueError: a number is less than one, or `judged` is no multiple of 1024.
     """
 
     layers: int = 3
@@ -84,6 +84,7 @@ class Setting:
     steps: int = 3000
     batch: int = 64
     every: int = 250
+    judged: int = 4096
     rates: tuple[tuple[Optimizer, tuple[float, ...]], ...] = (
         ("adam", (3e-4, 1e-3, 3e-3)),
         ("muon", (3e-3, 1e-2, 3e-2)),
@@ -93,6 +94,8 @@ class Setting:
         for name in ("layers", "width", "heads", "steps", "batch", "every"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {value!r}")
+        if self.judged < _BLOCK or self.judged % _BLOCK:
+            raise ValueError(f"judged must be a multiple of {_BLOCK}, got {self.judged!r}")
 
     def grid(self, optimizer: Optimizer) -> tuple[float, ...]:
         """The learning rates to choose from."""
@@ -187,7 +190,7 @@ def _train_together(
     """Losses and trained models of some learning rates and seeds."""
     keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in members]))
     peaks = jnp.asarray([rate for rate, _ in members], float)
-    names, judged_on = ["validation", *shifts], _judged_on()
+    names, judged_on = ["validation", *shifts], _judged_on(setting.judged)
     training = Arrays.of(pool().split()[0]) if arm.data == "pool" else None
     start, run, judge = _programs(arm, setting)
     models, states = start(keys)
@@ -326,15 +329,22 @@ class _Judged(NamedTuple):
 
 
 @lru_cache(maxsize=1)
-def _judged_on() -> _Judged:
-    """The validation set, the test set and its shifts."""
-    sets = [_sequences(Shift(), _VALIDATION), *(_sequences(shift, _TEST) for shift in shifts.values())]
+def _judged_on(count: int) -> _Judged:
+    """The validation set, the test set and its shifts, so many sequences each."""
+    return jax.jit(_all_sets, static_argnums=0)(count)
+
+
+def _all_sets(count: int) -> _Judged:
+    sets = [
+        _sequences(count, Shift(), _VALIDATION),
+        *(_sequences(count, shift, _TEST) for shift in shifts.values()),
+    ]
     return jax.tree.map(lambda *arrays: jnp.stack(arrays), *sets)
 
 
-def _sequences(shift: Shift, stream: int) -> _Judged:
+def _sequences(count: int, shift: Shift, stream: int) -> _Judged:
     """The same inputs, weights and noise under every shift, but for their scales."""
-    arrays, clean = _drawn(jax.random.fold_in(jax.random.key(0), stream), _JUDGED, shift)
+    arrays, clean = _drawn(jax.random.fold_in(jax.random.key(0), stream), count, shift)
     return _Judged(*(array.reshape(-1, _BLOCK, *array.shape[1:]) for array in (*arrays, clean)))
 
 

@@ -86,19 +86,22 @@ BUDGETS = {
         heads=2,
         share=0.004,
         seeds=2,
-        setting=Setting(width=16, heads=2, steps=60, batch=16, every=20, rates=(("adam", (1e-3, 1e-2)),)),
-        arms=tuple(arm for arm in _MAIN if arm.optimizer == "adam"),
-        seconds=(("published", 8.0), ("matched", 25.0)),
+        setting=Setting(
+            width=16, heads=2, steps=60, batch=16, every=20, judged=1024, rates=(("adam", (1e-3, 1e-2)),)
+        ),
+        arms=(Arm("softmax"), Arm(HYBRID)),
+        seconds=(("published", 20.0), ("matched", 30.0)),
     ),
+    # A run on equal terms takes a core about 30 s and its arm 25 s of compilation, from the times of 250 steps.
     "quick": Budget(
         depths=(1, 3),
         width=64,
         heads=4,
-        share=0.1,
+        share=0.05,
         seeds=3,
-        setting=Setting(steps=1500, batch=64, every=125),
-        arms=(*_MAIN, *_MORE),
-        seconds=(("published", 80.0), ("matched", 130.0)),
+        setting=Setting(steps=600, batch=64, every=100, judged=1024),
+        arms=(*_MAIN, Arm("linear", "muon", "elu1")),
+        seconds=(("published", 200.0), ("matched", 180.0)),
     ),
     # The published sizes; meant for a GPU.
     "full": Budget(
