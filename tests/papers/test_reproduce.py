@@ -144,7 +144,6 @@ def test_an_existing_folder_is_one_error_without_resume(figure4):
     ("arguments", "message"),
     [
         (["vladymyrov2042"], "vladymyrov2042: unknown paper; did you mean vladymyrov2024?"),
-        (["goel2026"], "goel2026 cannot be reproduced yet"),
         (["vladymyrov2024", "--only", "table1,figure9"], "--only figure9: unknown output; did you mean"),
         (["vladymyrov2024", "--only", ""], "--only : unknown output"),
         (["vladymyrov2024", "--budget", "fast"], "--budget fast: unknown budget"),

@@ -201,4 +201,4 @@ def test_going_on_trains_nothing_twice(smoke):
 )
 def test_bad_arguments_are_named(tmp_path, arguments, message):
     code, _, err = reproduce("goel2026", *arguments, "--out", tmp_path / "out")
-    assert code == 2 and message in err
+    assert code == 2 and message in err and not (tmp_path / "out").exists()
