@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from innerloop.models import LinearTransformer
-from innerloop.models.linear import AnyDepth
+from innerloop.models.any_depth import AnyDepth
 from innerloop.tasks import LinearRegression
 from innerloop.types import Moments, Prompt
 from reference.linear import implicit_weights, tokens_after_layers
@@ -240,7 +240,7 @@ def test_one_program_runs_blockwise_models_of_all_depths(x64, rng, kind):
 
     for layers in (1, 2, 3, 4):
         model = make(kind, rng, layers=layers)
-        assert_equal(weights(model.of_any_depth(), moments.S), model.implicit_weights(moments)[:, -1])
+        assert_equal(weights(AnyDepth.of_model(model), moments.S), model.implicit_weights(moments)[:, -1])
     assert len(traced) == 1
 
 

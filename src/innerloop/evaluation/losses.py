@@ -23,7 +23,8 @@ from jaxtyping import Array, Float, Key
 from scipy.special import gammainc
 
 from innerloop import lanes
-from innerloop.models.linear import AnyDepth, Blockwise, LinearTransformer
+from innerloop.models.any_depth import AnyDepth
+from innerloop.models.linear import Blockwise, LinearTransformer
 from innerloop.predictors.base import weights_of_all
 from innerloop.tasks import LinearRegression
 from innerloop.threads import in_threads
@@ -326,7 +327,7 @@ def _grouped(predictors: dict, task: LinearRegression, per_layer: bool) -> list[
             if predictor.dim != task.dim:
                 raise ValueError(f"the model has dim {predictor.dim}, the data has dim {task.dim}")
             if isinstance(predictor, Blockwise):
-                members[name] = predictor.freed() if per_layer else predictor.of_any_depth(deepest)
+                members[name] = predictor.freed() if per_layer else AnyDepth.of_model(predictor, most=deepest)
             leaves, structure = jax.tree.flatten(members[name])
             key = (structure, *(leaf.shape for leaf in leaves))
         groups.setdefault(key, []).append(name)

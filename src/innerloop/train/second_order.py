@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from innerloop.models.linear import AnyDepth, Blockwise, LinearTransformer
+from innerloop.models.any_depth import AnyDepth
+from innerloop.models.linear import Blockwise, LinearTransformer
 from innerloop.threads import in_threads
 from innerloop.train.jacobian import weights_and_jacobian
 from innerloop.train.objectives import Examples

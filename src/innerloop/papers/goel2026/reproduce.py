@@ -16,11 +16,11 @@ from innerloop import display
 from innerloop.files import remove_leftovers, write_atomically
 from innerloop.papers.goel2026.measured import carry_out
 from innerloop.papers.goel2026.outputs import OUTPUTS, make
-from innerloop.papers.goel2026.study import Job, budget_named, jobs
+from innerloop.papers.goel2026.study import BUDGETS, Job, jobs
+from innerloop.papers.options import budget_of, outputs_of
 from innerloop.papers.processes import Pool, processes
 from innerloop.report import write_document
 from innerloop.study import SpecError, environment
-from innerloop.study.spec import nearest
 
 _DRAWING = 3.0  # seconds an output, about
 _INTRODUCTION = (
@@ -42,7 +42,7 @@ def reproduce(
             written.
         Preempted: the process was asked to stop; `resume` goes on with the jobs that are not done.
     """
-    amount, wanted = budget_named(budget), check_outputs(only)
+    amount, wanted = budget_of(budget, BUDGETS), outputs_of(only, OUTPUTS)
     measured = _prepared(out, budget, resume)
     needed = [job for job in jobs(amount) if any(OUTPUTS[name].kind == job.kind for name in wanted)]
     left = [job for job in needed if not _frame(measured, job).exists()]
@@ -60,18 +60,6 @@ def reproduce(
         made = [name for name in OUTPUTS if name in wanted or (out / f"{name}.csv").exists()]
         _draw(pool, made, out, budget, progress)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
-
-
-def check_outputs(only: Sequence[str]) -> list[str]:
-    """The outputs of these names, in the report's order; all of them if there is no name.
-
-    Raises:
-        SpecError: a name is unknown.
-    """
-    for name in only:
-        if name not in OUTPUTS:
-            raise SpecError(f"--only {name}: unknown output{nearest(name, OUTPUTS)}")
-    return [name for name in OUTPUTS if name in only or not only]
 
 
 def _prepared(out: Path, budget: str, resume: bool) -> Path:
@@ -118,7 +106,7 @@ def _train(
 
 def _draw(pool: Pool, shown: list[str], out: Path, budget: str, progress: display.Stages) -> None:
     """The outputs, and the page with them and those that were made before."""
-    amount = budget_named(budget)
+    amount = budget_of(budget, BUDGETS)
     frames = {
         kind: pl.concat(
             [pl.read_parquet(_frame(out / "measured", job)) for job in jobs(amount) if job.kind == kind]

@@ -6,8 +6,6 @@ from typing import Any
 
 from innerloop.papers.goel2026.matched import Arm, Setting
 from innerloop.papers.goel2026.training import Program, grid
-from innerloop.study import SpecError
-from innerloop.study.spec import nearest
 
 
 @dataclass(frozen=True)
@@ -115,17 +113,6 @@ BUDGETS = {
         seconds=(("published", 100.0), ("matched", 600.0)),
     ),
 }
-
-
-def budget_named(name: str) -> Budget:
-    """The budget of this name.
-
-    Raises:
-        SpecError: there is none.
-    """
-    if name not in BUDGETS:
-        raise SpecError(f"--budget {name}: unknown budget{nearest(name, BUDGETS)}")
-    return BUDGETS[name]
 
 
 def jobs(budget: Budget) -> list[Job]:

@@ -13,14 +13,14 @@ from rich.console import Console
 
 from innerloop import display
 from innerloop.files import remove_leftovers
+from innerloop.papers.options import budget_of, outputs_of
 from innerloop.papers.processes import Pool, processes
 from innerloop.papers.vladymyrov2024.measured import Part, measure, parts_of, read
 from innerloop.papers.vladymyrov2024.outputs import OUTPUTS, make, results
-from innerloop.papers.vladymyrov2024.study import Budget, Entry, budget_named, entries, plan_of
+from innerloop.papers.vladymyrov2024.study import BUDGETS, Budget, Entry, entries, plan_of
 from innerloop.report import TABLE1_STYLE, Table1, write_document
-from innerloop.study import Plan, SpecError, environment, load_study, run_study
+from innerloop.study import Plan, environment, load_study, run_study
 from innerloop.study.runner import Engine, Outcome
-from innerloop.study.spec import nearest
 
 _DRAWING = 4.0  # seconds an output, about
 _INTRODUCTION = (
@@ -50,7 +50,7 @@ def reproduce(
         SpecError: a name is unknown; `out` holds a study and `resume` is not set, or another one, or cannot be written.
         Preempted: the process was asked to stop; `resume` goes on.
     """
-    amount, wanted = budget_named(budget), check_outputs(only)
+    amount, wanted = budget_of(budget, BUDGETS), outputs_of(only, OUTPUTS)
     plan = plan_of(budget, workers=workers)
     models = entries(plan.runs)
     parts = parts_of(models, amount)
@@ -78,18 +78,6 @@ def reproduce(
         _draw(pool, wanted, parts, out, plan, budget, progress)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     return []
-
-
-def check_outputs(only: Sequence[str]) -> list[str]:
-    """The outputs of these names, in the paper's order; all of them if there is no name.
-
-    Raises:
-        SpecError: a name is unknown.
-    """
-    for name in only:
-        if name not in OUTPUTS:
-            raise SpecError(f"--only {name}: unknown output{nearest(name, OUTPUTS)}")
-    return [name for name in OUTPUTS if name in only or not only]
 
 
 def _seconds(parts: Sequence[Part], budget: Budget, workers: int) -> float:

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from innerloop.papers.options import budget_of
 from innerloop.papers.vladymyrov2024.printed import CONTEXT, DIM
 from innerloop.probe.constructions import CONDITIONS, CONTEXTS
-from innerloop.study import Plan, RunSpec, SpecError, StudySpec, make_plan
+from innerloop.study import Plan, RunSpec, StudySpec, make_plan
 from innerloop.study.plan import PlannedRun
-from innerloop.study.spec import nearest
 
 DEPTHS = range(1, 8)  # of Table 1
 SPREAD = "uniform(0,5)"  # the problem of Figures 5 and 7, and of what is read off trained models
@@ -148,24 +148,13 @@ BUDGETS = {
 }
 
 
-def budget_named(name: str) -> Budget:
-    """The budget of this name.
-
-    Raises:
-        SpecError: there is none.
-    """
-    if name not in BUDGETS:
-        raise SpecError(f"--budget {name}: unknown budget{nearest(name, BUDGETS)}")
-    return BUDGETS[name]
-
-
 def plan_of(name: str, *, workers: int = 1) -> Plan:
     """All runs of the budget of this name, as a study.
 
     Raises:
         SpecError: there is no such budget.
     """
-    return make_plan(_study(budget_named(name)), f"vladymyrov2024-{name}", workers=workers)
+    return make_plan(_study(budget_of(name, BUDGETS)), f"vladymyrov2024-{name}", workers=workers)
 
 
 def _study(budget: Budget) -> StudySpec:
