@@ -71,14 +71,16 @@ def page(frame: pl.DataFrame) -> str:
     """The results as a page of the documentation."""
     last = frame.row(-1, named=True)
     lines = [f"# {last['page']}", "", f"Written by `{last['command']}`; do not edit.", ""]
-    for group in frame["group"].unique(maintain_order=True):
+    for (group,), own in frame.group_by("group", maintain_order=True):
+        answer = [own["answer"][0], ""] if own.get_column("answer", default=None) is not None else []
         lines += [
-            f"## {group[0].upper()}{group[1:]}",
+            f"## {str(group)[0].upper()}{str(group)[1:]}",
             "",
+            *answer,
             "| what | bar | measured | s.e. | note |",
             "| --- | --- | --- | --- | --- |",
         ]
-        for entry in frame.filter(pl.col("group") == group).iter_rows(named=True):
+        for entry in own.iter_rows(named=True):
             error = "" if entry["standard_error"] is None else f"{entry['standard_error']:.2g}"
             lines.append(
                 f"| {entry['what']} | {entry['bar']} | {entry['measured']:.5g} | {error} | {entry['note']} |"

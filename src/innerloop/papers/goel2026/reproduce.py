@@ -3,6 +3,7 @@
 measured/         the losses of every program and arm, in Parquet
 curves.*, ..      the outputs, each file named after its output
 report.html       all of them
+sessions.jsonl    how long the command took, each time
 """
 
 import json
@@ -19,6 +20,7 @@ from innerloop.papers.goel2026.outputs import OUTPUTS, make
 from innerloop.papers.goel2026.study import BUDGETS, Job, jobs
 from innerloop.papers.options import budget_of, outputs_of
 from innerloop.papers.processes import Pool, processes
+from innerloop.papers.sessions import session
 from innerloop.report import write_document
 from innerloop.study import SpecError, environment
 
@@ -55,7 +57,11 @@ def reproduce(
         soft_wrap=True,
     )
     stages = {"train": train, "draw": _DRAWING * len(wanted) / workers}
-    with display.stages(console, stages) as progress, processes(workers) as pool:
+    with (
+        session(out, outputs=wanted, workers=workers),
+        display.stages(console, stages) as progress,
+        processes(workers) as pool,
+    ):
         _train(pool, left, budget, measured, seconds, progress)
         made = [name for name in OUTPUTS if name in wanted or (out / f"{name}.csv").exists()]
         _draw(pool, made, out, budget, progress)

@@ -1,6 +1,7 @@
 """What is measured on the trained models: tidy frames, one Parquet file each, so that what was killed goes on where it was.
 
 losses-PROBLEM      adjusted loss, regret and tail of every model and baseline (Table 1, Figure 1, regret)
+differences-PROBLEM what one kind of model loses above another of the same depth, on the same sequences (findings)
 profiles-PROBLEM    losses at each sigma, after every layer (Figures 2, 3, 6 and 7)
 layers-SEED         adjusted loss after every layer (Figure 5)
 matrices            P and Q of one model (Figure 4)
@@ -37,9 +38,12 @@ from innerloop.tasks import LinearRegression
 PUBLISHED_DRAW = 100_000  # sequences that each published number was evaluated on
 _QUANTILES = {"median": 0.5, "q90": 0.9, "q99": 0.99, "q999": 0.999}
 _FRAMES = {
+    "losses": ("losses", "differences"),
     "theorems": ("checks", "solver", "contexts"),
     "mechanisms": ("ablations", "scales", "steps"),
 }
+# Kinds of which a reader asks whether the first is better.
+_PAIRS = (("full", "diag"), ("full", "diag free"), ("diag free", "diag"), ("full two heads", "full"))
 _AT = 4  # layers of the model whose matrices and mechanisms are shown, or the nearest depth
 
 
@@ -132,8 +136,35 @@ def _losses(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]
         rows.append({"method": method, "layers": layers, **_row(evaluation), **_tail(adjusted)})
     floor = next(iter(judged.values())).floor
     rows.append({"method": "floor", "value": floor.value, "standard_error": floor.standard_error})
-    frame = pl.DataFrame(rows, infer_schema_length=None)
-    return {"losses": frame.select(pl.lit(part.about).alias("problem"), pl.all())}
+    problem = pl.lit(part.about).alias("problem")
+    last = {name: each[: budget.sequences, -1] for name, each in drawn.regret.items()}
+    return {
+        "losses": pl.DataFrame(rows, infer_schema_length=None).select(problem, pl.all()),
+        "differences": _differences(of, last).select(problem, pl.all()),
+    }
+
+
+def _differences(of: dict[str, tuple[str, int]], regrets: dict[str, np.ndarray]) -> pl.DataFrame:
+    """Means of paired differences, of the pairs in `_PAIRS` that are there, finite ones."""
+    names = {key: name for name, key in of.items()}
+    rows = []
+    for one, other in _PAIRS:
+        for depth in DEPTHS:
+            if (one, depth) not in names or (other, depth) not in names:
+                continue
+            ours, theirs = regrets[names[one, depth]], regrets[names[other, depth]]
+            found = Estimate.of(ours - theirs)
+            if np.isfinite(found.value):
+                rows.append((one, other, depth, found.value, found.standard_error, float(theirs.mean())))
+    columns = {
+        "method": pl.String,
+        "other": pl.String,
+        "layers": pl.Int64,
+        "difference": pl.Float64,
+        "standard_error": pl.Float64,
+        "other_regret": pl.Float64,
+    }
+    return pl.DataFrame(rows, schema=columns, orient="row")
 
 
 def _row(evaluation: Evaluation) -> dict[str, float | int]:

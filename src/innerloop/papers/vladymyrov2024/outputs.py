@@ -4,22 +4,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
 
 from innerloop import figures
 from innerloop.figures.axes import power
 from innerloop.figures.grid import spelt
+from innerloop.papers.vladymyrov2024.findings import HEAVY, findings, results
 from innerloop.papers.vladymyrov2024.measured import Part, read
-from innerloop.papers.vladymyrov2024.printed import printed_table_1
 from innerloop.papers.vladymyrov2024.study import NOISELESS, PAPERS, SPREAD
 from innerloop.report import Grid, Picture, Section, Table1, html, number, write_table1
 from innerloop.tasks import Categorical, parse_noise
 
 _BASELINES = ("constrr", "adarr", "tunedrr")
 _ROUNDING = 1e-20  # half a squared error that is 0 but for float64
-_HEAVY = 5  # layers from which the mean without noise is carried by one sequence in 100 000
 _SINGLE = "Ours are single runs, seed 0; the paper's the best of five."
 _MEDIAN = (
     "Without noise, at 5 layers or more, the mean is carried by about one sequence in 100 000: there ours is the "
@@ -64,28 +62,10 @@ def make(name: str, parts: tuple[Part, ...], measured: Path, folder: Path) -> Se
     return Section(name, output.title, drawn.html, drawn.grids, pictures)
 
 
-def results(losses: pl.DataFrame) -> pl.DataFrame:
-    """The losses as `innerloop.figures.results.checked_results` wants them, beside the published numbers."""
-    heavy = (pl.col("problem") == NOISELESS) & (pl.col("layers") >= _HEAVY)
-    frame = losses.with_columns(
-        value=pl.when(heavy).then("draws_median").otherwise("value").fill_nan(np.inf),
-        standard_error=pl.when(~heavy & pl.col("standard_error").is_finite()).then("standard_error"),
-        method=pl.col("method").replace("ols", "OLS"),
-    )
-    joined = frame.join(
-        printed_table_1(),
-        on=["problem", "method", "layers"],
-        how="left",
-        nulls_equal=True,
-        maintain_order="left",
-    )
-    return joined.select("problem", "method", "layers", "value", "standard_error", "published")
-
-
 def _table1(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     losses = frame("losses")
     table = results(losses)
-    deep = (losses["problem"] == NOISELESS) & (losses["layers"].fill_null(0) >= _HEAVY)
+    deep = (losses["problem"] == NOISELESS) & (losses["layers"].fill_null(0) >= HEAVY)
     note = f"{_SINGLE} {_MEDIAN}" if deep.any() else _SINGLE
     write_table1(table, folder, note=note)
     tails = losses.filter(pl.col("layers").is_not_null() & (pl.col("problem") == NOISELESS))
@@ -355,6 +335,23 @@ def _plural(layers: int) -> str:
     return f"{layers} layer{'s' if layers > 1 else ''}"
 
 
+def _findings(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
+    found = findings(frame)
+    found.write_csv(folder / "findings.csv")
+    grids = tuple(
+        Grid(
+            f"{question} {answer}",
+            ("", "bar", "measured", "s.e.", ""),
+            tuple(
+                (row["what"], row["bar"], number(row["measured"]), number(row["standard_error"]), row["note"])
+                for row in own.iter_rows(named=True)
+            ),
+        )
+        for (question, answer), own in found.group_by("group", "answer", maintain_order=True)
+    )
+    return Drawn(grids=grids)
+
+
 def _of(*kinds: str) -> Callable[[Part], bool]:
     return lambda part: part.kind in kinds
 
@@ -381,4 +378,5 @@ OUTPUTS = {
     "regret": Output("Regret against depth", _of("losses"), _regret),
     "theorems": Output("Theorems", _of("theorems"), _theorems),
     "mechanisms": Output("Mechanisms", _of("mechanisms"), _mechanisms),
+    "findings": Output("What it says", _of("losses", "layers", "theorems"), _findings),
 }

@@ -2,6 +2,7 @@
 
 study.yaml, runs/, tables/    the study, as `innerloop sweep` keeps it
 measured/                     what was measured, in Parquet
+sessions.jsonl                how long the command took, each time
 table1.*, figure1.*, ..       the outputs, each file named after its output
 report.html                   all of them
 """
@@ -15,8 +16,10 @@ from innerloop import display
 from innerloop.files import remove_leftovers
 from innerloop.papers.options import budget_of, outputs_of
 from innerloop.papers.processes import Pool, processes
+from innerloop.papers.sessions import session
+from innerloop.papers.vladymyrov2024.findings import results
 from innerloop.papers.vladymyrov2024.measured import Part, measure, parts_of, read
-from innerloop.papers.vladymyrov2024.outputs import OUTPUTS, make, results
+from innerloop.papers.vladymyrov2024.outputs import OUTPUTS, make
 from innerloop.papers.vladymyrov2024.study import BUDGETS, Budget, Entry, entries, plan_of
 from innerloop.report import TABLE1_STYLE, Table1, write_document
 from innerloop.study import Plan, environment, load_study, run_study
@@ -63,19 +66,20 @@ def reproduce(
         highlight=False,
         soft_wrap=True,
     )
-    with display.study(console, plan.name) as report:
-        failed = run_study(kept, out, engine, resume=resume, report=report)
-    if failed:
-        return failed
-    measured = out / "measured"
-    measured.mkdir(exist_ok=True)
-    remove_leftovers(measured)
-    left = [part for part in needed if part.missing(measured)]
-    folders = {entry: out / "runs" / run for entry, run in models.items()}
-    stages = {"measure": _seconds(left, amount, workers), "draw": _DRAWING * len(wanted) / workers}
-    with display.stages(console, stages) as progress, processes(workers) as pool:
-        _measure(pool, left, amount, budget, folders, measured, progress)
-        _draw(pool, wanted, parts, out, plan, budget, progress)
+    with session(out, outputs=wanted, workers=workers):
+        with display.study(console, plan.name) as report:
+            failed = run_study(kept, out, engine, resume=resume, report=report)
+        if failed:
+            return failed
+        measured = out / "measured"
+        measured.mkdir(exist_ok=True)
+        remove_leftovers(measured)
+        left = [part for part in needed if part.missing(measured)]
+        folders = {entry: out / "runs" / run for entry, run in models.items()}
+        stages = {"measure": _seconds(left, amount, workers), "draw": _DRAWING * len(wanted) / workers}
+        with display.stages(console, stages) as progress, processes(workers) as pool:
+            _measure(pool, left, amount, budget, folders, measured, progress)
+            _draw(pool, wanted, parts, out, plan, budget, progress)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     return []
 

@@ -1,0 +1,237 @@
+"""What the measured frames say: each question of the reproduction with its numbers, their errors, and a verdict.
+
+Columns of every table: group (the question), answer (in words, the same in all rows of a group), what, bar, measured,
+standard_error, note. No number is typed: sentences are made of the same frames.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+
+from innerloop.figures.style import looks
+from innerloop.papers.vladymyrov2024.printed import printed_table_1
+from innerloop.papers.vladymyrov2024.study import NOISELESS
+from innerloop.report import Table1
+
+SCHEMA = {
+    "group": pl.String,
+    "answer": pl.String,
+    "what": pl.String,
+    "bar": pl.String,
+    "measured": pl.Float64,
+    "standard_error": pl.Float64,
+    "note": pl.String,
+}
+# The share of the Bayes floor that the best seven-layer model may leave, and what we hope for.
+_GAPS = {
+    "uniform(0,3)": (0.04, 0.01),
+    "uniform(0,5)": (0.04, 0.01),
+    "uniform(0,7)": (0.04, 0.01),
+    "categorical(1,3,5)": (0.15, 0.05),
+}
+HEAVY = 5  # layers from which the mean without noise is carried by one sequence in 100 000
+_DEEPEST = 7
+_CERTAIN = 2  # standard errors of a difference
+
+
+def findings(frame: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
+    """All questions, from a function that gives the frames "losses", "differences", "layers" and "checks" by name."""
+    losses, differences = frame("losses"), frame("differences")
+    tables = [
+        _against_the_paper(losses),
+        _gaps(losses),
+        _compared(
+            differences, "full", "diag", "Is FULL better than DIAG with one head, both trained to the end?"
+        ),
+        _compared(differences, "full", "diag free", "Is FULL better than DIAG with two heads?"),
+        _compared(differences, "diag free", "diag", "Does a second head help DIAG?"),
+        _compared(differences, "full two heads", "full", "Does a second head help FULL?"),
+        _spread(frame("layers")),
+        _theorems(frame("checks")),
+        _tails(losses),
+        _entries(losses),
+    ]
+    return pl.concat([table for table in tables if len(table)])
+
+
+def results(losses: pl.DataFrame) -> pl.DataFrame:
+    """The losses as `innerloop.figures.results.checked_results` wants them, beside the published numbers."""
+    heavy = (pl.col("problem") == NOISELESS) & (pl.col("layers") >= HEAVY)
+    frame = losses.with_columns(
+        value=pl.when(heavy).then("draws_median").otherwise("value").fill_nan(np.inf),
+        standard_error=pl.when(~heavy & pl.col("standard_error").is_finite()).then("standard_error"),
+        method=pl.col("method").replace("ols", "OLS"),
+    )
+    joined = frame.join(
+        printed_table_1(),
+        on=["problem", "method", "layers"],
+        how="left",
+        nulls_equal=True,
+        maintain_order="left",
+    )
+    return joined.select("problem", "method", "layers", "value", "standard_error", "published")
+
+
+def _against_the_paper(losses: pl.DataFrame) -> pl.DataFrame:
+    table = Table1.of(results(losses))
+    counts = table.counts()
+    known = sum(counts.values())
+    rows = [
+        _row(
+            f"{problem}: {row.method}{_deep(row.layers)}",
+            f"<= {cell.published}",
+            cell.value,
+            cell.standard_error,
+            "worse than published",
+        )
+        for row, problem, cell in table.cells()
+        if cell.verdict == "worse"
+    ]
+    answer = (
+        f"Of {known} entries, baselines included, {counts['better']} are better than published, {counts['tie']} tie within "
+        f"rounding and two standard errors, {counts['worse']} are worse" + (", listed here." if rows else ".")
+    )
+    if not rows:
+        rows = [_row("entries worse than published", "0", 0.0, None, f"of {known}")]
+    return _group("Does Table 1 reproduce?", answer, rows)
+
+
+def _gaps(losses: pl.DataFrame) -> pl.DataFrame:
+    """The regret of the best model at the greatest depth, in units of the floor."""
+    rows, met = [], []
+    for (problem,), own in losses.group_by("problem", maintain_order=True):
+        floor = own.filter(method="floor")["value"][0]
+        deep = own.filter(pl.col("layers") == own["layers"].max(), pl.col("regret").is_finite()).sort(
+            "regret"
+        )
+        if floor <= 0 or deep.is_empty():
+            continue
+        best = deep.row(0, named=True)
+        bar, hope = _GAPS.get(str(problem), (None, None))
+        if bar is not None and best["layers"] == _DEEPEST:
+            met.append(best["regret"] / floor <= bar)
+        rows.append(
+            _row(
+                f"{problem}: {_label(best['method'])}{_deep(best['layers'])}",
+                "" if bar is None else f"<= {bar}, hoped for {hope}",
+                best["regret"] / floor,
+                best["regret_se"] / floor,
+                f"floor {floor:.5g}",
+            )
+        )
+    answer = (
+        "Regret of the best of our models as a share of the Bayes floor; no predictor can be below 0."
+        + (f" {sum(met)} of {len(met)} bars are met." if met else "")
+    )
+    return _group("How close to Bayes does the best model come?", answer, rows)
+
+
+def _compared(differences: pl.DataFrame, one: str, other: str, question: str) -> pl.DataFrame:
+    pairs = differences.filter(method=one, other=other)
+    lower, higher = (
+        pairs.filter(sign * pl.col("difference") > _CERTAIN * pl.col("standard_error")) for sign in (-1, 1)
+    )
+    rows = [
+        _row(
+            f"{pair['problem']}{_deep(pair['layers'])}",
+            "",
+            pair["difference"],
+            pair["standard_error"],
+            f"{pair['difference'] / pair['other_regret']:+.0%} of the other's regret",
+        )
+        for pair in pairs.iter_rows(named=True)
+    ]
+    answer = (
+        f"Loss of {_label(one)} minus that of {_label(other)} on the same sequences: lower in {len(lower)} of {len(pairs)} "
+        f"problems and depths, higher in {len(higher)}, by more than {_CERTAIN} standard errors."
+    )
+    return _group(question, answer, rows)
+
+
+def _spread(layers: pl.DataFrame) -> pl.DataFrame:
+    """The last layer's loss over seeds, where there are several."""
+    last = layers.filter(pl.col("layer") == pl.col("layers"), pl.col("value").is_finite())
+    rows = [
+        _row(
+            f"{own['problem'][0]}: {_label(method)}{_deep(depth)}",
+            "",
+            own["value"].max() - own["value"].min(),  # pyright: ignore[reportOperatorIssue]
+            None,
+            f"median {own['value'].median():.5g} of {len(own)} seeds",
+        )
+        for (method, depth), own in last.group_by("method", "layers", maintain_order=True)
+        if len(own) > 1
+    ]
+    return _group("How far are seeds apart?", "Greatest minus least adjusted loss over seeds.", rows)
+
+
+def _theorems(checks: pl.DataFrame) -> pl.DataFrame:
+    rows = [
+        _row(
+            f"{check['theorem']}, {check['model']}: {check['claim']}",
+            f"{check['bound']:.3g}",
+            check["measured"],
+            None,
+            "holds" if check["holds"] else "fails",
+        )
+        for check in checks.iter_rows(named=True)
+    ]
+    answer = (
+        f"{int(checks['holds'].sum())} of {len(checks)} checks hold; each fails on a model broken on purpose."
+    )
+    return _group("Do the theorems hold for trained models?", answer, rows)
+
+
+def _tails(losses: pl.DataFrame) -> pl.DataFrame:
+    models = losses.filter(pl.col("layers").is_not_null())
+    rows = [
+        _row(
+            f"{row['problem']}: {_label(row['method'])}{_deep(row['layers'])}",
+            "finite",
+            row["worst_share"],
+            None,
+            f"{row['not_finite']} of {row['sequences']:,} sequences not finite",
+        )
+        for (_,), own in models.group_by("problem", maintain_order=True)
+        for row in own.sort("not_finite", "worst_share", descending=True, nulls_last=False).head(1).to_dicts()
+    ]
+    broken = int((models["not_finite"] > 0).sum())
+    answer = (
+        f"The worst sequence's share of the mean loss, of the model of each problem where it is greatest; {broken} of "
+        f"{len(models)} models are not finite somewhere."
+    )
+    return _group("Does one sequence carry the mean?", answer, rows)
+
+
+def _entries(losses: pl.DataFrame) -> pl.DataFrame:
+    rows = [
+        _row(
+            f"{problem}: {row.method}{_deep(row.layers)}",
+            cell.published or "",
+            cell.value,
+            cell.standard_error,
+            cell.verdict or "not in the paper",
+        )
+        for row, problem, cell in Table1.of(results(losses)).cells()
+    ]
+    return _group(
+        "Every entry of Table 1, with what the paper lacks", "The bar is the published number.", rows
+    )
+
+
+def _row(what: str, bar: str, measured: float, error: float | None, note: str) -> dict:
+    return {"what": what, "bar": bar, "measured": measured, "standard_error": error, "note": note}
+
+
+def _group(question: str, answer: str, rows: list[dict]) -> pl.DataFrame:
+    stamped = [{"group": question, "answer": answer, **row} for row in rows]
+    return pl.DataFrame(stamped, schema=SCHEMA, orient="row")
+
+
+def _label(method: object) -> str:
+    return looks([str(method)])[str(method)].label
+
+
+def _deep(layers: object) -> str:
+    return "" if layers is None else f", {layers} layer{'s' * (layers != 1)}"

@@ -1,0 +1,152 @@
+"""What the findings say of frames whose answers are known, and what a session of the command leaves."""
+
+import json
+
+import numpy as np
+import polars as pl
+import pytest
+
+from innerloop.papers.sessions import FILE, session, sessions
+from innerloop.papers.vladymyrov2024.findings import findings
+from innerloop.papers.vladymyrov2024.measured import _differences
+
+PROBLEM = "uniform(0,5)"
+FLOOR = 0.04
+
+
+def losses(values: dict[tuple[str, int | None], float]) -> pl.DataFrame:
+    """Of every model its adjusted loss, with a standard error of 0.0001 and a worst share of a tenth of its depth."""
+    rows = [
+        {
+            "problem": PROBLEM,
+            "method": method,
+            "layers": layers,
+            "value": value,
+            "standard_error": 1e-4,
+            "regret": value - FLOOR,
+            "regret_se": 1e-5,
+            "worst_share": 0.1 * (layers or 0),
+            "not_finite": 0,
+            "sequences": 1000,
+            "draws_median": value,
+        }
+        for (method, layers), value in values.items()
+    ]
+    rows.append({"problem": PROBLEM, "method": "floor", "value": FLOOR, "standard_error": 1e-4})
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def frames(
+    values: dict[tuple[str, int | None], float], differences: list[tuple] = ()
+) -> dict[str, pl.DataFrame]:
+    columns = ["method", "other", "layers", "difference", "standard_error", "other_regret"]
+    pairs = pl.DataFrame(differences or None, schema=columns, orient="row")
+    seeds = pl.DataFrame(
+        {
+            "problem": PROBLEM,
+            "method": "full",
+            "layers": 2,
+            "seed": [0, 1, 2],
+            "layer": [2, 2, 2],
+            "value": [0.05, 0.08, 0.06],
+        }
+    )
+    return {
+        "losses": losses(values),
+        "differences": pairs.with_columns(problem=pl.lit(PROBLEM)),
+        "layers": seeds,
+        "checks": pl.DataFrame(
+            {
+                "theorem": ["Theorem 4.1", "Lemma 4.3"],
+                "model": ["full", "diag"],
+                "claim": ["it is linear", "it is a recursion"],
+                "measured": [1e-8, 2.0],
+                "bound": [1e-6, 1e-6],
+                "holds": [True, False],
+            }
+        ),
+    }
+
+
+def asked(found: pl.DataFrame, word: str) -> pl.DataFrame:
+    (group,) = [each for each in found["group"].unique() if word in each]
+    return found.filter(group=group)
+
+
+def test_entries_worse_than_published_are_listed_and_all_are_counted():
+    """Published: GD++ 0.364, DIAG 0.047 and FULL 0.047 at seven layers, TunedRR 0.049."""
+    found = findings(
+        frames(
+            {("diag", 7): 0.043, ("full", 7): 0.06, ("tunedrr", None): 0.0492, ("full two heads", 7): 0.9}
+        ).get
+    )
+    table = asked(found, "Does Table 1")
+    assert table["answer"][0].startswith(
+        "Of 3 entries, baselines included, 1 are better than published, 1 tie"
+    )
+    assert table["what"].to_list() == ["uniform(0,5): FULL, 7 layers"]
+    assert table["measured"].to_list() == [0.06]
+    every = asked(found, "Every entry")
+    assert every.filter(pl.col("note") == "not in the paper")["measured"].to_list() == [0.9, FLOOR]
+
+
+def test_with_nothing_worse_the_table_says_so():
+    table = asked(findings(frames({("diag", 7): 0.043}).get), "Does Table 1")
+    assert table["measured"].to_list() == [0.0] and "0 are worse." in table["answer"][0]
+
+
+def test_the_gap_is_the_least_regret_of_the_greatest_depth_over_the_floor():
+    values = {("diag", 7): 0.05, ("full", 7): 0.041, ("full", 2): 0.0401}
+    table = asked(findings(frames(values).get), "How close to Bayes")
+    assert table["what"].to_list() == ["uniform(0,5): FULL, 7 layers"]
+    assert table["measured"].item() == pytest.approx(0.001 / FLOOR)
+    assert table["standard_error"].item() == pytest.approx(1e-5 / FLOOR)
+    assert "1 of 1 bars are met" in table["answer"][0]
+
+
+def test_differences_are_counted_beyond_two_standard_errors():
+    pairs = [
+        ("full", "diag", n, difference, 1e-3, 0.01) for n, difference in ((1, -0.01), (2, 0.0019), (3, 0.003))
+    ]
+    table = asked(findings(frames({("diag", 1): 0.1}, pairs).get), "DIAG with one head")
+    assert "lower in 1 of 3 problems and depths, higher in 1" in table["answer"][0]
+    assert table["note"][0] == "-100% of the other's regret"
+
+
+def test_spread_is_over_seeds_and_broken_theorems_are_said_to_fail():
+    found = findings(frames({("diag", 7): 0.05, ("diag", 3): 0.05}).get)
+    assert asked(found, "seeds")["measured"].item() == pytest.approx(0.03)
+    theorems = asked(found, "theorems")
+    assert theorems["note"].to_list() == ["holds", "fails"] and "1 of 2 checks hold" in theorems["answer"][0]
+    assert asked(found, "one sequence")["measured"].item() == pytest.approx(0.7)
+
+
+def test_differences_are_paired(rng):
+    """Two models whose losses differ by a constant: the error of the difference is 0, that of either is not."""
+    theirs = rng.exponential(size=500)
+    of = {"a": ("full", 3), "b": ("diag", 3), "c": ("full", 2)}
+    found = _differences(of, {"a": theirs - 0.25, "b": theirs, "c": theirs})
+    assert found.select("method", "other", "layers").rows() == [("full", "diag", 3)]
+    assert found["difference"].item() == pytest.approx(-0.25, rel=1e-12)
+    assert found["standard_error"].item() == pytest.approx(0, abs=1e-12)
+    assert found["other_regret"].item() == pytest.approx(np.mean(theirs))
+
+
+def test_every_session_is_a_line_even_one_that_fails(tmp_path):
+    with session(tmp_path, outputs=["table1"], workers=2):
+        pass
+    with pytest.raises(RuntimeError), session(tmp_path, outputs=["figure1", "figure2"], workers=1):
+        raise RuntimeError
+    ran = sessions(tmp_path)
+    assert ran["outputs"].to_list() == [["table1"], ["figure1", "figure2"]] and ran["workers"].to_list() == [
+        2,
+        1,
+    ]
+    assert (ran["seconds"] >= 0).all() and (ran["cpu_seconds"] >= 0).all()
+    assert all("git_revision" in json.loads(line) for line in (tmp_path / FILE).read_text().splitlines())
+
+
+def test_a_folder_that_was_never_made_is_not_made(tmp_path):
+    with session(tmp_path / "none", outputs=[], workers=1):
+        pass
+    assert not (tmp_path / "none").exists() and len(sessions(tmp_path / "none")) == 0
