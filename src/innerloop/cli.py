@@ -52,8 +52,8 @@ def reproduce(
     only: Annotated[
         str | None,
         typer.Option(
-            help="Outputs, separated by commas; vladymyrov2024: table1, figure1 to figure7, regret, theorems, mechanisms; "
-            "goel2026: curves, speed, matched, shifts, positions. By default all."
+            help="Outputs, separated by commas; vladymyrov2024: table1, figure1 to figure7, regret, theorems, mechanisms, "
+            "findings; goel2026: curves, speed, matched, shifts, positions, findings. By default all."
         ),
     ] = None,
     budget: Annotated[

@@ -1,8 +1,4 @@
-"""What the measured frames say: each question of the reproduction with its numbers, their errors, and a verdict.
-
-Columns of every table: group (the question), answer (in words, the same in all rows of a group), what, bar, measured,
-standard_error, note. No number is typed: sentences are made of the same frames.
-"""
+"""What the measured frames say of the paper: each question with its numbers, their errors, and a verdict."""
 
 from collections.abc import Callable
 
@@ -10,26 +6,11 @@ import numpy as np
 import polars as pl
 
 from innerloop.figures.style import looks
+from innerloop.papers.findings import answered, finding
 from innerloop.papers.vladymyrov2024.printed import printed_table_1
 from innerloop.papers.vladymyrov2024.study import NOISELESS
 from innerloop.report import Table1
 
-SCHEMA = {
-    "group": pl.String,
-    "answer": pl.String,
-    "what": pl.String,
-    "bar": pl.String,
-    "measured": pl.Float64,
-    "standard_error": pl.Float64,
-    "note": pl.String,
-}
-# The share of the Bayes floor that the best seven-layer model may leave, and what we hope for.
-_GAPS = {
-    "uniform(0,3)": (0.04, 0.01),
-    "uniform(0,5)": (0.04, 0.01),
-    "uniform(0,7)": (0.04, 0.01),
-    "categorical(1,3,5)": (0.15, 0.05),
-}
 HEAVY = 5  # layers from which the mean without noise is carried by one sequence in 100 000
 _DEEPEST = 7
 _CERTAIN = 2  # standard errors of a difference
@@ -41,9 +22,7 @@ def findings(frame: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
     tables = [
         _against_the_paper(losses),
         _gaps(losses),
-        _compared(
-            differences, "full", "diag", "Is FULL better than DIAG with one head, both trained to the end?"
-        ),
+        _compared(differences, "full", "diag", "Is FULL better than DIAG with one head?"),
         _compared(differences, "full", "diag free", "Is FULL better than DIAG with two heads?"),
         _compared(differences, "diag free", "diag", "Does a second head help DIAG?"),
         _compared(differences, "full two heads", "full", "Does a second head help FULL?"),
@@ -78,12 +57,12 @@ def _against_the_paper(losses: pl.DataFrame) -> pl.DataFrame:
     counts = table.counts()
     known = sum(counts.values())
     rows = [
-        _row(
+        finding(
             f"{problem}: {row.method}{_deep(row.layers)}",
-            f"<= {cell.published}",
             cell.value,
             cell.standard_error,
-            "worse than published",
+            bar=f"<= {cell.published}",
+            note="worse than published",
         )
         for row, problem, cell in table.cells()
         if cell.verdict == "worse"
@@ -93,8 +72,8 @@ def _against_the_paper(losses: pl.DataFrame) -> pl.DataFrame:
         f"rounding and two standard errors, {counts['worse']} are worse" + (", listed here." if rows else ".")
     )
     if not rows:
-        rows = [_row("entries worse than published", "0", 0.0, None, f"of {known}")]
-    return _group("Does Table 1 reproduce?", answer, rows)
+        rows = [finding("entries worse than published", 0.0, bar="0", note=f"of {known}")]
+    return answered("Does Table 1 reproduce?", answer, rows)
 
 
 def _gaps(losses: pl.DataFrame) -> pl.DataFrame:
@@ -112,19 +91,19 @@ def _gaps(losses: pl.DataFrame) -> pl.DataFrame:
         if bar is not None and best["layers"] == _DEEPEST:
             met.append(best["regret"] / floor <= bar)
         rows.append(
-            _row(
+            finding(
                 f"{problem}: {_label(best['method'])}{_deep(best['layers'])}",
-                "" if bar is None else f"<= {bar}, hoped for {hope}",
                 best["regret"] / floor,
                 best["regret_se"] / floor,
-                f"floor {floor:.5g}",
+                bar="" if bar is None else f"<= {bar}, hoped for {hope}",
+                note=f"floor {floor:.5g}",
             )
         )
     answer = (
         "Regret of the best of our models as a share of the Bayes floor; no predictor can be below 0."
         + (f" {sum(met)} of {len(met)} bars are met." if met else "")
     )
-    return _group("How close to Bayes does the best model come?", answer, rows)
+    return answered("How close to Bayes does the best model come?", answer, rows)
 
 
 def _compared(differences: pl.DataFrame, one: str, other: str, question: str) -> pl.DataFrame:
@@ -133,12 +112,11 @@ def _compared(differences: pl.DataFrame, one: str, other: str, question: str) ->
         pairs.filter(sign * pl.col("difference") > _CERTAIN * pl.col("standard_error")) for sign in (-1, 1)
     )
     rows = [
-        _row(
+        finding(
             f"{pair['problem']}{_deep(pair['layers'])}",
-            "",
             pair["difference"],
             pair["standard_error"],
-            f"{pair['difference'] / pair['other_regret']:+.0%} of the other's regret",
+            note=f"{pair['difference'] / pair['other_regret']:+.0%} of the other's regret",
         )
         for pair in pairs.iter_rows(named=True)
     ]
@@ -146,52 +124,48 @@ def _compared(differences: pl.DataFrame, one: str, other: str, question: str) ->
         f"Loss of {_label(one)} minus that of {_label(other)} on the same sequences: lower in {len(lower)} of {len(pairs)} "
         f"problems and depths, higher in {len(higher)}, by more than {_CERTAIN} standard errors."
     )
-    return _group(question, answer, rows)
+    return answered(question, answer, rows)
 
 
 def _spread(layers: pl.DataFrame) -> pl.DataFrame:
     """The last layer's loss over seeds, where there are several."""
     last = layers.filter(pl.col("layer") == pl.col("layers"), pl.col("value").is_finite())
     rows = [
-        _row(
+        finding(
             f"{own['problem'][0]}: {_label(method)}{_deep(depth)}",
-            "",
-            own["value"].max() - own["value"].min(),  # pyright: ignore[reportOperatorIssue]
-            None,
-            f"median {own['value'].median():.5g} of {len(own)} seeds",
+            float(np.ptp(own["value"].to_numpy())),
+            note=f"median {own['value'].median():.5g} of {len(own)} seeds",
         )
         for (method, depth), own in last.group_by("method", "layers", maintain_order=True)
         if len(own) > 1
     ]
-    return _group("How far are seeds apart?", "Greatest minus least adjusted loss over seeds.", rows)
+    return answered("How far are seeds apart?", "Greatest minus least adjusted loss over seeds.", rows)
 
 
 def _theorems(checks: pl.DataFrame) -> pl.DataFrame:
     rows = [
-        _row(
+        finding(
             f"{check['theorem']}, {check['model']}: {check['claim']}",
-            f"{check['bound']:.3g}",
             check["measured"],
-            None,
-            "holds" if check["holds"] else "fails",
+            bar=f"{check['bound']:.3g}",
+            note="holds" if check["holds"] else "fails",
         )
         for check in checks.iter_rows(named=True)
     ]
     answer = (
         f"{int(checks['holds'].sum())} of {len(checks)} checks hold; each fails on a model broken on purpose."
     )
-    return _group("Do the theorems hold for trained models?", answer, rows)
+    return answered("Do the theorems hold for trained models?", answer, rows)
 
 
 def _tails(losses: pl.DataFrame) -> pl.DataFrame:
     models = losses.filter(pl.col("layers").is_not_null())
     rows = [
-        _row(
+        finding(
             f"{row['problem']}: {_label(row['method'])}{_deep(row['layers'])}",
-            "finite",
             row["worst_share"],
-            None,
-            f"{row['not_finite']} of {row['sequences']:,} sequences not finite",
+            bar="finite",
+            note=f"{row['not_finite']} of {row['sequences']:,} sequences not finite",
         )
         for (_,), own in models.group_by("problem", maintain_order=True)
         for row in own.sort("not_finite", "worst_share", descending=True, nulls_last=False).head(1).to_dicts()
@@ -201,32 +175,23 @@ def _tails(losses: pl.DataFrame) -> pl.DataFrame:
         f"The worst sequence's share of the mean loss, of the model of each problem where it is greatest; {broken} of "
         f"{len(models)} models are not finite somewhere."
     )
-    return _group("Does one sequence carry the mean?", answer, rows)
+    return answered("Does one sequence carry the mean?", answer, rows)
 
 
 def _entries(losses: pl.DataFrame) -> pl.DataFrame:
     rows = [
-        _row(
+        finding(
             f"{problem}: {row.method}{_deep(row.layers)}",
-            cell.published or "",
             cell.value,
             cell.standard_error,
-            cell.verdict or "not in the paper",
+            bar=cell.published or "",
+            note=cell.verdict or "not in the paper",
         )
         for row, problem, cell in Table1.of(results(losses)).cells()
     ]
-    return _group(
+    return answered(
         "Every entry of Table 1, with what the paper lacks", "The bar is the published number.", rows
     )
-
-
-def _row(what: str, bar: str, measured: float, error: float | None, note: str) -> dict:
-    return {"what": what, "bar": bar, "measured": measured, "standard_error": error, "note": note}
-
-
-def _group(question: str, answer: str, rows: list[dict]) -> pl.DataFrame:
-    stamped = [{"group": question, "answer": answer, **row} for row in rows]
-    return pl.DataFrame(stamped, schema=SCHEMA, orient="row")
 
 
 def _label(method: object) -> str:

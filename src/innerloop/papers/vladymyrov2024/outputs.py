@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from innerloop import figures
 from innerloop.figures.axes import power
 from innerloop.figures.grid import spelt
+from innerloop.papers.findings import grids
 from innerloop.papers.vladymyrov2024.findings import HEAVY, findings, results
 from innerloop.papers.vladymyrov2024.measured import Part, read
 from innerloop.papers.vladymyrov2024.study import NOISELESS, PAPERS, SPREAD
@@ -69,8 +70,7 @@ def _table1(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     note = f"{_SINGLE} {_MEDIAN}" if deep.any() else _SINGLE
     write_table1(table, folder, note=note)
     tails = losses.filter(pl.col("layers").is_not_null() & (pl.col("problem") == NOISELESS))
-    grids = [_tails(tails)] if len(tails) else []
-    return Drawn(html=html(Table1.of(table, note)), grids=tuple(grids))
+    return Drawn(html=html(Table1.of(table, note)), grids=(_tails(tails),) if len(tails) else ())
 
 
 def _tails(losses: pl.DataFrame) -> Grid:
@@ -338,18 +338,7 @@ def _plural(layers: int) -> str:
 def _findings(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     found = findings(frame)
     found.write_csv(folder / "findings.csv")
-    grids = tuple(
-        Grid(
-            f"{question} {answer}",
-            ("", "bar", "measured", "s.e.", ""),
-            tuple(
-                (row["what"], row["bar"], number(row["measured"]), number(row["standard_error"]), row["note"])
-                for row in own.iter_rows(named=True)
-            ),
-        )
-        for (question, answer), own in found.group_by("group", "answer", maintain_order=True)
-    )
-    return Drawn(grids=grids)
+    return Drawn(grids=grids(found))
 
 
 def _of(*kinds: str) -> Callable[[Part], bool]:

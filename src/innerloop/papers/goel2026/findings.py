@@ -1,0 +1,168 @@
+"""What the trained decoders say of the paper's claims: as published, on equal terms, and of hybrids."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from innerloop.evaluation.convergence import ratio_of_means, samples_to
+from innerloop.papers.findings import Finding, answered, finding
+from innerloop.papers.goel2026.data import POINTS
+from innerloop.papers.goel2026.published import published
+
+_FRACTION = 0.9  # of the way from the first loss to the best, which is what the paper counts samples to
+_PLAIN = ("softmax", "linear")
+
+
+def findings(frame: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
+    """All questions, from a function that gives the frames "published" and "matched" by name."""
+    as_published, matched = frame("published"), frame("matched").filter("chosen")
+    tables = [
+        _speed_as_published(as_published),
+        _speed_on_equal_terms(matched),
+        _better_on_equal_terms(matched),
+        _hybrids(matched),
+        _optimizers(matched),
+    ]
+    return pl.concat([table for table in tables if len(table)])
+
+
+def _speed_as_published(frame: pl.DataFrame) -> pl.DataFrame:
+    rows = []
+    for (layers,), own in _last(frame.filter(set="isotropic")).group_by("layers", maintain_order=True):
+        needed = {name: _needed(own.filter(architecture=name)) for name in ("quadratic", "linear")}
+        if all(len(each) for each in needed.values()):
+            rows.append(_ratio(_depth(layers), needed["quadratic"], needed["linear"]))
+    answer = (
+        f"Training sequences of softmax over those of linear attention to {_FRACTION:.0%} of the way; published: "
+        f"{published()['published']['convergence_speed_ratio']}. Learning rate, batch and final LayerNorm differ between the two, "
+        "as in the public code, so this is no statement about attention."
+    )
+    return answered("Does linear attention converge faster, as published?", answer, _findings(rows))
+
+
+def _speed_on_equal_terms(frame: pl.DataFrame) -> pl.DataFrame:
+    rows = []
+    for name, arms in _comparable(frame):
+        softmax, linear = (_needed(_last(arms.filter(set="test", mixers=mixers))) for mixers in _PLAIN)
+        rows.append(_ratio(name, softmax, linear))
+    answer = (
+        "The same ratio with one stream of sequences, batch, number of samples and final LayerNorm for both, each at the "
+        "learning rate that was best for it on a validation stream. Above 1 linear attention is faster."
+        + _counted(rows)
+    )
+    return answered("Does linear attention converge faster on equal terms?", answer, _findings(rows))
+
+
+def _better_on_equal_terms(frame: pl.DataFrame) -> pl.DataFrame:
+    rows = []
+    for name, arms in _comparable(frame):
+        softmax, linear = (_ends(arms.filter(mixers=mixers)) for mixers in _PLAIN)
+        rows.append(_ratio(name, softmax, linear))
+    answer = (
+        "Test loss of softmax over that of linear attention at the end of training. Above 1 linear attention is better."
+        + _counted(rows)
+    )
+    return answered("Which attention is better on equal terms?", answer, _findings(rows))
+
+
+def _hybrids(frame: pl.DataFrame) -> pl.DataFrame:
+    """Every hybrid against the better of the two plain mixers under the same optimiser."""
+    rows = []
+    for (optimizer, layers), arms in _plain(frame).group_by("optimizer", "layers", maintain_order=True):
+        ends = {str(mixers): _ends(own) for (mixers,), own in arms.group_by("mixers", maintain_order=True)}
+        if not set(_PLAIN) <= set(ends):
+            continue
+        better = min(_PLAIN, key=lambda mixers: ends[mixers].mean())
+        for mixers in ends.keys() - set(_PLAIN):
+            what = f"{_depth(layers)}, {_title(optimizer)}: {mixers} against {better}"
+            rows.append(_ratio(what, ends[mixers], ends[better]))
+    answer = (
+        "Test loss of a hybrid over that of the better plain mixer under the same optimiser. Below 1 the hybrid is better."
+        + _counted(rows)
+    )
+    return answered("Does a hybrid beat both?", answer, _findings(sorted(rows, key=lambda row: row.value)))
+
+
+def _optimizers(frame: pl.DataFrame) -> pl.DataFrame:
+    rows = []
+    for (mixers, layers), arms in _plain(frame).group_by("mixers", "layers", maintain_order=True):
+        ends = {name: _ends(arms.filter(optimizer=name)) for name in ("adam", "muon")}
+        if all(len(each) for each in ends.values()):
+            rows.append(_ratio(f"{_depth(layers)}, {mixers}", ends["adam"], ends["muon"]))
+    answer = (
+        "Test loss with Adam over that with Muon, each at its own best learning rate. Above 1 Muon is better."
+    )
+    return answered("Does Muon help a decoder?", answer + _counted(rows), _findings(rows))
+
+
+def _comparable(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
+    """Arms that differ in nothing but plain softmax or linear attention, with what they share as a name."""
+    found = []
+    own = frame.filter(pl.col("mixers").is_in(_PLAIN), pl.col("feature_map") == "relu2")
+    keys = ["layers", "optimizer", "data", "final_layer_norm"]
+    for (layers, optimizer, data, norm), arms in own.group_by(keys, maintain_order=True):
+        if set(arms["mixers"]) == set(_PLAIN):
+            name = f"{_depth(layers)}, {_title(optimizer)}, {'fresh sequences' if data == 'fresh' else 'the published pool'}"
+            found.append((name if norm else f"{name}, no final LayerNorm", arms))
+    return found
+
+
+def _plain(frame: pl.DataFrame) -> pl.DataFrame:
+    """Arms with fresh sequences, a final LayerNorm and the paper's features."""
+    return frame.filter(
+        pl.col("data") == "fresh", pl.col("final_layer_norm"), pl.col("feature_map") == "relu2"
+    )
+
+
+def _last(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.filter(pl.col("position") == POINTS - 1)
+
+
+def _needed(frame: pl.DataFrame) -> np.ndarray:
+    """Sequences to `_FRACTION`, a number a seed; none for no rows."""
+    if frame.is_empty():
+        return np.empty(0)
+    curve = frame.pivot(on="seed", index="sequences_seen", values="loss").sort("sequences_seen")
+    losses = curve.drop("sequences_seen").to_numpy().T
+    return samples_to(curve["sequences_seen"].to_numpy(), losses, _FRACTION)
+
+
+def _ends(frame: pl.DataFrame) -> np.ndarray:
+    """The last test loss, a number a seed in the order of seeds."""
+    last = _last(frame.filter(set="test")).filter(pl.col("step") == pl.col("step").max()).sort("seed")
+    return last["loss"].cast(pl.Float64).to_numpy()
+
+
+class _Ratio(NamedTuple):
+    """A ratio of means over seeds, and its 95 % interval."""
+
+    what: str
+    value: float
+    low: float
+    high: float
+    note: str
+
+
+def _ratio(what: str, over: np.ndarray, under: np.ndarray) -> _Ratio:
+    ratio, low, high = ratio_of_means(over, under)
+    note = f"95 % bootstrap interval over {len(over)} seeds {low:.3g} to {high:.3g}; {over.mean():.4g} over {under.mean():.4g}"
+    return _Ratio(what, ratio, low, high, note)
+
+
+def _findings(ratios: list[_Ratio]) -> list[Finding]:
+    return [finding(ratio.what, ratio.value, note=ratio.note) for ratio in ratios]
+
+
+def _counted(ratios: list[_Ratio]) -> str:
+    above, below = sum(ratio.low > 1 for ratio in ratios), sum(ratio.high < 1 for ratio in ratios)
+    return f" Of {len(ratios)} intervals {above} are above 1, {below} below, and {len(ratios) - above - below} hold 1."
+
+
+def _depth(layers: object) -> str:
+    return f"{layers} layer{'s' * (layers != 1)}"
+
+
+def _title(optimizer: object) -> str:
+    return str(optimizer).capitalize()
