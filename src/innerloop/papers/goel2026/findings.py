@@ -36,8 +36,8 @@ def _speed_as_published(frame: pl.DataFrame) -> pl.DataFrame:
             rows.append(_ratio(_depth(layers), needed["quadratic"], needed["linear"]))
     answer = (
         f"Training sequences of softmax over those of linear attention to {_FRACTION:.0%} of the way; published: "
-        f"{published()['published']['convergence_speed_ratio']}. Learning rate, batch and final LayerNorm differ between the two, "
-        "as in the public code, so this is no statement about attention."
+        f"{published()['published']['convergence_speed_ratio']}. Learning rate, batch and final LayerNorm differ between "
+        "the two, as in the public code, so this is no statement about attention."
     )
     return answered("Does linear attention converge faster, as published?", answer, _findings(rows))
 
@@ -104,7 +104,8 @@ def _comparable(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     keys = ["layers", "optimizer", "data", "final_layer_norm"]
     for (layers, optimizer, data, norm), arms in own.group_by(keys, maintain_order=True):
         if set(arms["mixers"]) == set(_PLAIN):
-            name = f"{_depth(layers)}, {_title(optimizer)}, {'fresh sequences' if data == 'fresh' else 'the published pool'}"
+            source = "fresh sequences" if data == "fresh" else "the published pool"
+            name = f"{_depth(layers)}, {_title(optimizer)}, {source}"
             found.append((name if norm else f"{name}, no final LayerNorm", arms))
     return found
 
@@ -147,7 +148,8 @@ class _Ratio(NamedTuple):
 
 def _ratio(what: str, over: np.ndarray, under: np.ndarray) -> _Ratio:
     ratio, low, high = ratio_of_means(over, under)
-    note = f"95 % bootstrap interval over {len(over)} seeds {low:.3g} to {high:.3g}; {over.mean():.4g} over {under.mean():.4g}"
+    interval = f"95 % bootstrap interval over {len(over)} seeds {low:.3g} to {high:.3g}"
+    note = f"{interval}; {over.mean():.4g} over {under.mean():.4g}"
     return _Ratio(what, ratio, low, high, note)
 
 
