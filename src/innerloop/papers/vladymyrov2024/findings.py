@@ -12,6 +12,13 @@ from innerloop.papers.vladymyrov2024.study import NOISELESS
 from innerloop.report import Table1
 
 HEAVY = 5  # layers from which the mean without noise is carried by one sequence in 100 000
+# The share of the Bayes floor that the best seven-layer model may leave, and what is hoped for.
+_GAPS = {
+    "uniform(0,3)": (0.04, 0.01),
+    "uniform(0,5)": (0.04, 0.01),
+    "uniform(0,7)": (0.04, 0.01),
+    "categorical(1,3,5)": (0.15, 0.05),
+}
 _DEEPEST = 7
 _CERTAIN = 2  # standard errors of a difference
 
