@@ -115,6 +115,24 @@ def test_the_bayes_optimal_predictor_has_no_regret(baselines):
     assert judged.adjusted_loss.value == pytest.approx(judged.floor.value, rel=1e-12)
 
 
+def test_predictors_of_a_problem_with_covariances_are_judged():
+    """Inputs twice as large and weights half as large are the same problem in other units."""
+    plain = LinearRegression(3, 6, "uniform(0,2)")
+    other = LinearRegression(3, 6, "uniform(0,2)", 4 * np.eye(3), np.eye(3) / 4)
+    judged = [
+        evaluate_many(
+            {"bayes": il.predictors.BayesOptimal(task), "constant": il.predictors.ConstRR(task, sigma=1.0)},
+            task,
+            sequences=1000,
+        )
+        for task in (plain, other)
+    ]
+    assert judged[1]["bayes"].regret.value < 1e-25
+    for name in ("bayes", "constant"):
+        here, there = (each[name].adjusted_loss.value for each in judged)
+        assert here == pytest.approx(there, rel=1e-8)
+
+
 def test_no_baseline_is_below_the_floor_and_their_order_is_the_papers(baselines):
     """Published for uniform(0,5): ConstRR 0.365, AdaRR 0.068, TunedRR 0.049; within 4 standard errors and rounding."""
     floor = baselines["bayes"].floor

@@ -29,6 +29,7 @@ def losses(values: dict[tuple[str, int | None], float]) -> pl.DataFrame:
             "not_finite": 0,
             "sequences": 1000,
             "draws_median": value,
+            "published_error": 0.002,
         }
         for (method, layers), value in values.items()
     ]
@@ -86,6 +87,8 @@ def test_entries_worse_than_published_are_listed_and_all_are_counted():
     )
     assert table["what"].to_list() == ["uniform(0,5): FULL, 7 layers"]
     assert table["measured"].to_list() == [0.06]
+    assert "6.5 of both together" in table["note"][0]  # 0.013 / hypot(0.002, 0.0001)
+    assert "1 are worse by more than 2 of both errors" in table["answer"][0]
     every = asked(found, "Every entry")
     assert every.filter(pl.col("note") == "not in the paper")["measured"].to_list() == [0.9, FLOOR]
 

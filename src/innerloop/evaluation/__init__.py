@@ -4,6 +4,7 @@ from innerloop.evaluation.compare import baseline_predictors, compare_runs, judg
 from innerloop.evaluation.convergence import samples_to
 from innerloop.evaluation.losses import Estimate, Evaluation, bayes_floor, evaluate, evaluate_many
 from innerloop.evaluation.profiles import loss_by_sigma, losses_by_sigma
+from innerloop.evaluation.sampling import sampled_errors
 
 __all__ = [
     "Estimate",
@@ -16,5 +17,6 @@ __all__ = [
     "judge_baselines",
     "loss_by_sigma",
     "losses_by_sigma",
+    "sampled_errors",
     "samples_to",
 ]

@@ -65,8 +65,11 @@ class LinearRegression(eqx.Module):
 
     @property
     def identity(self) -> tuple:
-        """Equal for equal problems, and hashable."""
-        roots = [None if root is None else root.tobytes() for root in (self.input_root, self.weight_root)]
+        """Equal for equal problems, and hashable; where covariances are being traced, equal for the same ones."""
+        roots = [
+            root.tobytes() if isinstance(root, np.ndarray) else None if root is None else id(root)
+            for root in (self.input_root, self.weight_root)
+        ]
         return (self.dim, self.context, self.noise, *roots)
 
     def with_noise(self, noise: NoiseLaw) -> "LinearRegression":

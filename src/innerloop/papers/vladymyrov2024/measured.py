@@ -17,10 +17,17 @@ import numpy as np
 import polars as pl
 
 from innerloop import probe
-from innerloop.evaluation import Estimate, Evaluation, baseline_predictors, evaluate_many, losses_by_sigma
+from innerloop.evaluation import (
+    Estimate,
+    Evaluation,
+    baseline_predictors,
+    evaluate_many,
+    losses_by_sigma,
+    sampled_errors,
+)
 from innerloop.evaluation.losses import CHUNK, draw_losses
 from innerloop.files import write_atomically
-from innerloop.papers.vladymyrov2024.printed import CONTEXT, DIM
+from innerloop.papers.vladymyrov2024.printed import CONTEXT, DIM, published
 from innerloop.papers.vladymyrov2024.study import (
     BUDGETS,
     DEPTHS,
@@ -129,11 +136,20 @@ def _losses(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]
     baselines = baseline_predictors(task)
     drawn = draw_losses(predictors | baselines, task, range(-(-budget.sequences // CHUNK)), per_layer=False)
     judged = drawn.evaluations(budget.sequences)
+    worse = {}
     rows = []
     for name, evaluation in judged.items():
         method, layers = of.get(name, (name, None))
         adjusted = (drawn.regret[name][:, -1] + drawn.spread)[: budget.sequences]
         rows.append({"method": method, "layers": layers, **_row(evaluation), **_tail(adjusted)})
+        paper = published(method, part.about, layers)
+        if paper is not None and evaluation.adjusted_loss.value > paper:
+            worse[name] = len(rows) - 1
+    errors = sampled_errors(
+        {name: (predictors | baselines)[name] for name in worse}, task, sequences=PUBLISHED_DRAW
+    )
+    for name, row in worse.items():
+        rows[row]["published_error"] = errors[name]
     floor = next(iter(judged.values())).floor
     rows.append({"method": "floor", "value": floor.value, "standard_error": floor.standard_error})
     problem = pl.lit(part.about).alias("problem")

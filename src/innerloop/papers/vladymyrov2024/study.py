@@ -92,24 +92,22 @@ BUDGETS = {
             {"if": {"model.kind": "gd++"}, "set": {"train.optimizer": "adam", "train.steps": 100}},
         ),
     ),
-    # Smaller samples than the default: a chain of 7 layers takes 60 s (DIAG, one or two heads) or 30 (GD++), 8 and 6 of
-    # them 660 s. FULL: 3 + 8 + 20 + 30 a problem and 10 of compilation, 60 more in float64: 490 s. Measuring 500 s.
-    # Together 28 minutes of one core.
+    # Smaller samples and fewer iterations than the default, and few steps of Muon: losses are near the optimum, not at it.
     "quick": Budget(
         problems=(NOISELESS, "uniform(0,1)", "uniform(0,3)", SPREAD, "uniform(0,7)", MATRICES),
         models=(*_CHAINS, *(("full", 1, layers) for layers in (1, 2, 4, 7))),
-        steps={1: 300, 2: 600, 4: 1000, 7: 1000},
+        steps={1: 300, 2: 500, 4: 800, 7: 1000},
         seeds=1,
         sequences=100_000,
-        profile=2048,
+        profile=1024,
         levels=29,
         probes=16_384,
         skip=(
             {"model.kind": "diag", "model.heads": 2, "task.noise": [NOISELESS, *_UNIFORM[:4], *_UNIFORM[5:]]},
         ),
         when=(
-            {"if": {"model.kind": "diag"}, "set": {"train.sample": 2048}},
-            {"if": {"model.kind": "gd++"}, "set": {"train.sample": 512}},
+            {"if": {"model.kind": "diag"}, "set": {"train.sample": 1024, "train.steps": 20}},
+            {"if": {"model.kind": "gd++"}, "set": {"train.sample": 256, "train.steps": 15}},
         ),
     ),
     # 3 models x 7 depths x 10 problems, and what the paper lacks. Chains: 10 x 110 + 4 seeds x 70 + 70 for 8 layers. FULL:
