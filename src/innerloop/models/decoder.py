@@ -10,7 +10,7 @@ and the prediction of y_i is read at the token of x_i, which has seen x_0, y_0, 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
 import equinox as eqx
@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.models import garg
-from innerloop.models.mixers import FeatureMap, features, linear_attention, softmax_attention
+from innerloop.models.mixers import FeatureMap, Heads, features, linear_attention, softmax_attention
 from innerloop.types import Prompt
 
 Activation = Literal["gelu_tanh", "gelu"]
@@ -186,7 +186,10 @@ class CausalDecoder(eqx.Module):
         Raises:
             ValueError: the shapes do not fit together or the model.
         """
-        hidden = self.hidden(xs, ys)[-1]
+        return self.read(self.hidden(xs, ys)[-1])
+
+    def read(self, hidden: Float[Array, "*batch tokens width"]) -> Float[Array, "*batch n"]:
+        """What is predicted at every point from tokens inside: those after the last layer, or, to look, any layer's."""
         if self.final_norm is not None:
             hidden = self.final_norm(hidden)
         return self.read_out(hidden[..., ::2, :])[..., 0]
@@ -201,10 +204,18 @@ class CausalDecoder(eqx.Module):
         h = h + self.positions[None, :length]
         states = [h]
         for block, mixer in zip(self.blocks, self.mixers, strict=True):
-            h = h + block.mixed(self._mix(block.qkv(block.norm_mix(h)), mixer))
+            mixed = self._mix(*self.projections(block, h), mixer)
+            h = h + block.mixed(mixed.reshape(h.shape))
             h = h + block.contract(self._activate(block.expand(block.norm_mlp(h))))
             states.append(h)
         return [h.reshape(*batch, length, self.width) for h in states]
+
+    def projections(self, block: Block, h: Float[Array, "batch tokens width"]) -> tuple[Heads, Heads, Heads]:
+        """The queries, keys and values that a layer makes of the tokens before it."""
+        batch, tokens, _ = h.shape
+        qkv = block.qkv(block.norm_mix(h)).reshape(batch, tokens, 3, self.heads, -1)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        return q, k, v
 
     def tokens(
         self, xs: Float[Array, "*batch n {self.dim}"], ys: Float[Array, "*batch n"]
@@ -280,22 +291,26 @@ class CausalDecoder(eqx.Module):
             )
         return garg.exported(self)
 
-    def _mix(self, qkv: Float[Array, "batch tokens three_widths"], mixer: Mixer):
-        batch, tokens, _ = qkv.shape
-        q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, self.heads, -1), 2, 0)
-        parts, first = [], 0
-        for kind, heads in mixer:
-            of_kind = [z[:, :, first : first + heads] for z in (q, k, v)]
+    def _mix(self, q: Heads, k: Heads, v: Heads, mixer: Mixer) -> Heads:
+        parts = []
+        for kind, heads in shares(mixer):
+            of_kind = [z[:, :, heads] for z in (q, k, v)]
             if kind == "softmax":
                 parts.append(softmax_attention(*of_kind))
             else:
                 parts.append(linear_attention(*of_kind, feature_map=self.feature_map))
-            first += heads
-        out = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
-        return out.reshape(batch, tokens, -1)
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
 
     def _activate(self, x: Float[Array, "*batch inner"]) -> Float[Array, "*batch inner"]:
         return jax.nn.gelu(x, approximate=self.activation == "gelu_tanh")
+
+
+def shares(mixer: Mixer) -> Iterator[tuple[Kind, slice]]:
+    """The kinds of a layer, and which of its heads each has."""
+    first = 0
+    for kind, heads in mixer:
+        yield kind, slice(first, first + heads)
+        first += heads
 
 
 def _as_last(vector: Float[Array, "size"], like: Float[Array, "*batch size"]) -> Float[Array, "*ones size"]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         two_level_limit,
         two_level_ridge,
     )
+    from innerloop.probe.decoders import attention_weights, residual_stream
     from innerloop.probe.implicit import ImplicitModel, implicit_model
     from innerloop.probe.mechanisms import ablate, ablations, output_scales, step_sizes
     from innerloop.probe.theorems import check_linear_map, check_momentum, check_no_quadratic, check_recursion
@@ -23,6 +24,7 @@ __all__ = [
     "ImplicitModel",
     "ablate",
     "ablations",
+    "attention_weights",
     "check_linear_map",
     "check_linear_solver",
     "check_momentum",
@@ -33,6 +35,7 @@ __all__ = [
     "implicit_model",
     "layers_to_solve",
     "output_scales",
+    "residual_stream",
     "step_sizes",
     "two_level_limit",
     "two_level_ridge",
@@ -50,6 +53,7 @@ __getattr__ = lazily(
             "two_level_limit",
             "two_level_ridge",
         ),
+        "innerloop.probe.decoders": ("attention_weights", "residual_stream"),
         "innerloop.probe.implicit": ("ImplicitModel", "implicit_model"),
         "innerloop.probe.mechanisms": ("ablate", "ablations", "output_scales", "step_sizes"),
         "innerloop.probe.theorems": (
