@@ -1,4 +1,4 @@
-"""Which algorithm a model has learned: its implicit linear model, the theorems about it, and what its flows do."""
+"""Which algorithm a model has learned: its implicit linear model, the theorems about it, what its flows and layers do."""
 
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     )
     from innerloop.probe.decoders import attention_weights, residual_stream
     from innerloop.probe.implicit import ImplicitModel, implicit_model
+    from innerloop.probe.linear_probes import layer_distances, probe_shares
     from innerloop.probe.mechanisms import ablate, ablations, output_scales, step_sizes
     from innerloop.probe.theorems import check_linear_map, check_momentum, check_no_quadratic, check_recursion
 
@@ -33,8 +34,10 @@ __all__ = [
     "check_two_levels",
     "gd_plus_plus_solver",
     "implicit_model",
+    "layer_distances",
     "layers_to_solve",
     "output_scales",
+    "probe_shares",
     "residual_stream",
     "step_sizes",
     "two_level_limit",
@@ -55,6 +58,7 @@ __getattr__ = lazily(
         ),
         "innerloop.probe.decoders": ("attention_weights", "residual_stream"),
         "innerloop.probe.implicit": ("ImplicitModel", "implicit_model"),
+        "innerloop.probe.linear_probes": ("layer_distances", "probe_shares"),
         "innerloop.probe.mechanisms": ("ablate", "ablations", "output_scales", "step_sizes"),
         "innerloop.probe.theorems": (
             "check_linear_map",
