@@ -572,3 +572,92 @@ def test_losses_by_examples_have_the_floor_where_it_is_not_zero():
     assert names == ["softmax attention", "linear attention", "Bayes floor"]
     with pytest.raises(ValueError, match="floor must be finite and >= 0, got -1"):
         figures.losses_by_examples(table, loss="loss", floor={0: -1.0})
+
+
+def attended(tokens: int = 4) -> pl.DataFrame:
+    """Even attention of two layers of one model, and one of another that looks at itself."""
+    rows = [
+        (method, layer, token, earlier, float(token == earlier) if method == "linear" else 1 / (token + 1))
+        for method, layer in [("softmax", 1), ("softmax", 2), ("linear", 1)]
+        for token in range(tokens)
+        for earlier in range(token + 1)
+    ]
+    return pl.DataFrame(rows, schema=["method", "layer", "token", "attended", "weight"], orient="row")
+
+
+def test_attention_maps_share_a_scale_and_name_both_kinds_of_tokens():
+    figure = figures.attention_maps(attended(), title="Attention")
+    *maps, bar = figure.axes
+    assert [axes.get_title() for axes in maps] == ["layer 1", "layer 2", "", ""]
+    assert [len(axes.images) for axes in maps] == [1, 1, 1, 0] and bar.get_ylabel() == "weight"
+    assert maps[0].get_ylabel() == "softmax attention" and maps[2].get_ylabel() == "linear attention"
+    even, itself = (maps[place].images[0].get_array() for place in (0, 2))
+    np.testing.assert_allclose(even[3], 0.25)
+    np.testing.assert_array_equal(itself.filled(0), np.eye(4))
+    assert even.mask.tolist() == (np.triu(np.ones((4, 4)), 1) > 0).tolist()
+    assert {axes.images[0].get_clim() for axes in maps[:3]} == {(0, 1)}
+    assert [tick.get_text() for tick in maps[2].get_xticklabels()] == [
+        "$x_{0}$",
+        "$y_{0}$",
+        "$x_{1}$",
+        "$y_{1}$",
+    ]
+    long = figures.attention_maps(attended(20)).axes[2]
+    assert [tick.get_text() for tick in long.get_xticklabels()][:3] == ["$x_{0}$", "$y_{1}$", "$x_{3}$"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (pl.lit(-0.1).alias("weight"), "column 'weight' must be >= 0, got -0.1"),
+        (pl.lit(9).alias("attended"), "column 'attended' must not be after token"),
+        (pl.lit(0.5).alias("layer"), "column 'layer' must hold whole numbers"),
+        (
+            pl.lit(0).alias("attended"),
+            "column 'attended' must differ between the rows of one method, layer and token",
+        ),
+    ],
+)
+def test_attention_maps_refuse_what_is_no_causal_attention(change, message):
+    with pytest.raises(ValueError, match=message):
+        figures.attention_maps(attended().with_columns(change))
+
+
+def test_distances_after_layer_have_a_line_a_target_and_a_band_for_the_untrained():
+    rows = [
+        (
+            f"softmax, {examples} examples",
+            target,
+            model,
+            layer,
+            value * (0.5**layer if model == "trained" else 1),
+            0.01,
+        )
+        for examples, (target, value), model, layer in itertools.product(
+            [3, 9],
+            [("gradient descent, 1 step", 0.8), ("least squares", 0.9)],
+            ["trained", "untrained"],
+            range(3),
+        )
+    ]
+    columns = ["panel", "method", "model", "layer", "value", "standard_error"]
+    table = pl.DataFrame(rows, schema=columns, orient="row")
+    figure = figures.distances_after_layer(table, distance="1 - R²")
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["softmax attention\n3 examples", "softmax attention\n9 examples"]
+    for axes in figure.axes:
+        lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+        assert lines == {"gradient descent, 1 step": [0.8, 0.4, 0.2], "least squares": [0.9, 0.45, 0.225]}
+        band = next(each for each in axes.collections if isinstance(each, FillBetweenPolyCollection))
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert (heights.min(), heights.max()) == (0.8, 0.9)
+    names = [text.get_text().strip() for text in figure.legends[0].get_texts()]
+    assert [name for name in names if name] == [
+        "gradient descent, 1 step",
+        "least squares",
+        "untrained, all targets",
+    ]
+    with pytest.raises(ValueError, match="column 'model' must be trained or untrained, got 'old'"):
+        figures.distances_after_layer(
+            table.with_columns(pl.col("model").replace("trained", "old")), distance="d"
+        )

@@ -9,7 +9,7 @@ import pytest
 import innerloop as il
 from innerloop.papers.goel2026 import Arm, Setting, choose, shifts, train_arm
 from innerloop.papers.goel2026.data import DIM, POINTS
-from innerloop.papers.goel2026.matched import _layers_matrices
+from innerloop.papers.goel2026.matched import _layers_matrices, initial_model, judged_sequences
 
 SMALL = Setting(layers=1, width=16, heads=2, steps=60, batch=16, every=30)
 
@@ -44,6 +44,15 @@ def test_losses_are_those_of_the_models(trained):
         loss = ((answers - clean)[:, -1] ** 2).mean() / DIM
         assert loss == pytest.approx(last.filter(set=name)["loss"].item(), rel=0.1)
     assert set(shifts) == {"test", "weights", "covariates", "larger weights", "noise"}
+
+
+def test_the_initial_model_has_the_losses_of_step_zero(trained):
+    """On the test set itself, to the rounding of sums in single precision."""
+    arm = Arm("softmax:1+linear:1", trained.losses["optimizer"][0])
+    xs, ys = judged_sequences(SMALL.judged)
+    errors = np.asarray(eqx.filter_jit(initial_model(arm, SMALL, 5))(xs, ys) - ys) ** 2 / DIM
+    start = trained.losses.filter(step=0, learning_rate=1e-4, seed=5, set="test").sort("position")
+    np.testing.assert_allclose(errors.mean((0, 1)), start["loss"], rtol=1e-4)
 
 
 def test_a_higher_rate_learns_more_here_and_is_chosen(trained):

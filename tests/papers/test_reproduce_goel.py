@@ -1,7 +1,10 @@
 """`innerloop reproduce goel2026`: what its outputs say of known frames, and the smallest budget from end to end."""
 
 import itertools
+from functools import partial
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import polars as pl
 import pytest
@@ -9,8 +12,9 @@ from test_reproduce import reproduce
 
 from innerloop.papers.goel2026 import measured, outputs
 from innerloop.papers.goel2026.data import DIM, POINTS
-from innerloop.papers.goel2026.matched import Arm
-from innerloop.papers.goel2026.study import BUDGETS, HYBRID, Job, jobs
+from innerloop.papers.goel2026.matched import Arm, Setting
+from innerloop.papers.goel2026.reproduce import missing
+from innerloop.papers.goel2026.study import BUDGETS, BY_HEAD, BY_LAYER, Job, jobs
 
 SEEDS = (42, 100, 7)
 
@@ -132,11 +136,126 @@ def test_the_floor_by_position_is_that_of_least_squares():
     assert own["least_squares"].to_list() == [max(0.0, 1 - k / DIM) for k in range(POINTS)]
 
 
+def inside(arm: Arm, validation: float, **columns) -> pl.DataFrame:
+    about = {**vars(arm), "validation_loss": validation}
+    frame = pl.DataFrame(columns)
+    return frame.select(*(pl.lit(value).alias(name) for name, value in about.items()), pl.all())
+
+
+def attention(arm: Arm, validation: float, kinds: tuple[str, ...], first: float) -> pl.DataFrame:
+    """Every token has the weight `first` on the first, and shares the rest among the others and itself."""
+    rows = [
+        (
+            layer,
+            kind,
+            token,
+            attended,
+            1.0 if token == 0 else first if attended == 0 else (1 - first) / token,
+            0.01,
+        )
+        for layer, kind in itertools.product([1, 2], kinds)
+        for token in range(2 * POINTS)
+        for attended in range(token + 1)
+    ]
+    names = ["layer", "kind", "token", "attended", "weight", "standard_error"]
+    return inside(arm, validation, **dict(zip(names, zip(*rows, strict=True), strict=True)))
+
+
+def test_attention_is_of_the_arm_that_is_best_on_validation_and_kinds_stand_apart():
+    frame = pl.concat(
+        [
+            attention(Arm("softmax"), 0.2, ("softmax",), 0.5),
+            attention(Arm("softmax", "muon"), 0.3, ("softmax",), 0.9),
+            attention(Arm("linear", feature_map="elu1"), 0.1, ("linear",), 0.9),
+            attention(Arm(BY_HEAD), 0.2, ("softmax", "linear"), 0.4),
+        ]
+    )
+    drawn = outputs._attention(frame, False)
+    methods = ["softmax", "hybrid by head, softmax heads", "hybrid by head, linear heads"]
+    assert drawn.table["method"].unique(maintain_order=True).to_list() == methods
+    softmax = drawn.table.filter(method="softmax", layer=2, token=18, attended=0).row(0, named=True)
+    assert (softmax["weight"], softmax["token_name"], softmax["attended_name"]) == (0.5, "x9", "x0")
+    assert drawn.shown is not None and len(drawn.shown) == 3 * 2 * 3
+    first = drawn.shown.filter(method="hybrid by head, linear heads", layer=1).row(0, named=True)
+    assert (first["token"], first["attended"], first["weight"]) == ("x9", "x0", 0.4)
+    assert drawn.picture is not None
+
+
+def test_probes_name_the_nearest_number_of_steps():
+    targets = ["gradient descent, 1 step", "gradient descent, 4 steps", "least squares", "label"]
+    values = {(1, 0): 0.3, (1, 1): 0.5, (2, 0): 0.4, (2, 1): 0.2}  # by layer and target
+    rows = [
+        (
+            examples,
+            model,
+            layer,
+            target,
+            values.get((layer, place), 0.1) if model == "trained" else 0.9,
+            0.01,
+            2.0,
+            0.1,
+        )
+        for examples, model, layer, (place, target) in itertools.product(
+            [3, 9], ["trained", "untrained"], [1, 2], enumerate(targets)
+        )
+    ]
+    names = ["examples", "model", "layer", "target", "probe", "probe_se", "read_out", "read_out_se"]
+    columns = dict(zip(names, zip(*rows, strict=True), strict=True))
+    frame = pl.concat([inside(Arm(BY_LAYER), 0.2, **columns), inside(Arm(BY_LAYER, "muon"), 0.1, **columns)])
+    drawn = outputs._probes(frame, False)
+    assert len(drawn.table) == len(rows) and set(drawn.table["method"]) == {"hybrid by layer"}
+    assert drawn.shown is not None
+    assert drawn.shown.select("examples", "layer", "nearest_steps", "distance", "least_squares").rows() == [
+        (3, 1, 1, 0.3, 0.1),
+        (3, 2, 4, 0.2, 0.1),
+        (9, 1, 1, 0.3, 0.1),
+        (9, 2, 4, 0.2, 0.1),
+    ]
+    assert drawn.picture is not None
+    panels = [axes.get_title(loc="left") for axes in drawn.picture[0].axes]
+    assert panels == ["hybrid by layer\n3 examples", "hybrid by layer\n9 examples"]
+
+
+def test_hybrids_are_named_in_words():
+    table = outputs._matched(
+        pl.DataFrame([row for mixers in (BY_LAYER, BY_HEAD) for row in arm_rows(Arm(mixers), 0.5, 0.5)]),
+        False,
+    ).table
+    assert set(table.select("method", "mixers").rows()) == {
+        ("hybrid by layer", BY_LAYER),
+        ("hybrid by head", BY_HEAD),
+    }
+
+
 def test_jobs_have_names_of_their_own_at_every_budget():
     for budget in BUDGETS.values():
-        names = [job.name for job in jobs(budget)]
-        assert len(set(names)) == len(names)
-    assert Job(Arm(HYBRID, "muon")).name == "matched-softmax_linear_linear-relu2-muon-fresh"
+        files = [file for job in jobs(budget) for file in job.files.values()]
+        assert len(set(files)) == len(files)
+        heads = [arm for arm in budget.arms if "+" in arm.mixers]
+        assert heads and all(
+            jax.eval_shape(partial(budget.setting.model, arm), jax.random.key(0)) for arm in heads
+        )
+    assert Job(Arm(BY_LAYER, "muon")).files == {
+        "matched": "matched-softmax_linear_linear-relu2-muon-fresh.parquet",
+        "attention": "attention-softmax_linear_linear-relu2-muon-fresh.parquet",
+        "probes": "probes-softmax_linear_linear-relu2-muon-fresh.parquet",
+    }
+
+
+def test_a_folder_with_losses_alone_lacks_what_is_inside_only(tmp_path):
+    """As an older version left it."""
+    all_jobs = jobs(BUDGETS["smoke"])
+    for job in all_jobs:
+        (tmp_path / f"{job.name}.parquet").touch()
+    arms = [job for job in all_jobs if job.kind == "matched"]
+    assert missing(all_jobs, ["curves", "matched"], tmp_path) == []
+    assert missing(all_jobs, ["matched", "attention"], tmp_path) == arms
+    for job in arms[1:]:
+        (tmp_path / job.files["attention"]).touch()
+    assert (
+        missing(all_jobs, ["attention"], tmp_path) == arms[:1]
+        and missing(all_jobs, ["probes"], tmp_path) == arms
+    )
 
 
 def test_the_learning_rate_is_chosen_with_one_seed_and_kept_for_the_others(tmp_path, monkeypatch):
@@ -147,16 +266,24 @@ def test_the_learning_rate_is_chosen_with_one_seed_and_kept_for_the_others(tmp_p
         rows = [
             row for row in arm_rows(arm, 0.5, 0.5) if row["learning_rate"] in rates and row["seed"] in seeds
         ]
-        return type(
-            "Found", (), {"losses": pl.DataFrame(rows).drop("chosen", "parameters"), "parameters": 10}
-        )
+        losses = pl.DataFrame(rows).drop("chosen", "parameters")
+        return SimpleNamespace(losses=losses, models=np.arange(len(rates)), parameters=10)
 
+    def looked_into(model, arm, budget, seed):
+        asked.append((int(model), seed))
+        return {kind: pl.DataFrame({"measured": [1.0]}) for kind in ("attention", "probes")}
+
+    job, rates = Job(Arm("linear")), (0.001, 0.01)
     monkeypatch.setattr(measured, "train_arm", pretended)
-    monkeypatch.setattr(measured, "choose", lambda losses: 0.01)
-    measured.carry_out(Job(Arm("linear")), "quick", tmp_path)
-    assert asked == [((3e-4, 1e-3, 3e-3), (42,)), ((0.01,), (100, 7))]
-    frame = pl.read_parquet(tmp_path / f"{Job(Arm('linear')).name}.parquet")
-    assert set(frame.filter("chosen")["learning_rate"]) <= {0.01}
+    monkeypatch.setattr(measured, "_inside", looked_into)
+    monkeypatch.setattr(Setting, "grid", lambda self, optimizer: rates)
+    measured.carry_out(job, "quick", tmp_path)
+    assert asked == [(rates, (42,)), ((0.01,), (100, 7)), (1, 42)]
+    frames = {kind: pl.read_parquet(tmp_path / file) for kind, file in job.files.items()}
+    assert set(frames["matched"].filter("chosen")["learning_rate"]) == {0.01}
+    assert frames["probes"].rows() == [
+        (*vars(job.what).values(), 0.5, 1.0)
+    ]  # with the first seed's validation loss
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +300,7 @@ def test_only_what_is_needed_is_trained_and_shown(smoke):
         "published-linear-1",
         "published-quadratic-1",
     }
-    assert "speed; 2 of 4 programs and arms to train" in err
+    assert "speed; 2 of 5 programs and arms to train" in err
     page = (folder / "report.html").read_text()
     assert "How fast training is" in page and "On equal terms" not in page
     assert pl.read_csv(folder / "speed.csv")["layers"].to_list() == [1]
@@ -187,7 +314,7 @@ def test_going_on_trains_nothing_twice(smoke):
     code, _, err = reproduce("goel2026", "--budget", "quick", "--only", "speed", "--out", folder, "--resume")
     assert code == 2 and "holds results of --budget smoke" in err
     code, _, err = reproduce("goel2026", "--budget", "smoke", "--only", "speed", "--out", folder, "--resume")
-    assert code == 0 and "0 of 4 programs and arms to train" in err
+    assert code == 0 and "0 of 5 programs and arms to train" in err
     assert before == {path: path.stat().st_mtime_ns for path in (folder / "measured").iterdir()}
 
 

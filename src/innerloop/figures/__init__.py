@@ -3,6 +3,7 @@
 A name in the singular is one panel, in the plural the paper's figure with all its panels.
 """
 
+from innerloop.figures.attention import attention_maps, distances_after_layer
 from innerloop.figures.curves import losses_by_examples, losses_under_shifts, losses_while_training
 from innerloop.figures.depth import loss_against_depth, losses_against_depth
 from innerloop.figures.export import save, save_and_show, svg
@@ -15,7 +16,9 @@ from innerloop.figures.theorems import error_against_context, layers_against_con
 
 __all__ = [
     "ablations",
+    "attention_maps",
     "binned",
+    "distances_after_layer",
     "error_against_context",
     "heat_maps",
     "layers_against_condition",

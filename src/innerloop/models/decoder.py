@@ -10,7 +10,8 @@ and the prediction of y_i is read at the token of x_i, which has seen x_0, y_0, 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar, Literal, get_args
 
 import equinox as eqx
@@ -20,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.models import garg
-from innerloop.models.mixers import FeatureMap, features, linear_attention, softmax_attention
+from innerloop.models.mixers import FeatureMap, Heads, features, linear_attention, softmax_attention
 from innerloop.types import Prompt
 
 Activation = Literal["gelu_tanh", "gelu"]
@@ -142,29 +143,21 @@ class CausalDecoder(eqx.Module):
         self.mixers = _parse_mixers(mixers, layers, heads)
         self.activation, self.feature_map = activation, feature_map
 
-        key_in, key_positions, key_out, *keys = jax.random.split(key, 3 + layers)
-        inner = width * mlp_ratio
-        self.read_in = _affine(key_in, dim, width, None, bias)
+        key_ends, key_positions, key_blocks = jax.random.split(key, 3)
+        self.read_in, self.read_out = _affines(key_ends, ((dim, width), (width, 1)), None, bias)
         self.positions = jax.random.normal(key_positions, (2 * points, width))
         if init == "gpt2":
             self.positions = self.positions * _GPT2_SPREAD
-        spread = _GPT2_SPREAD if init == "gpt2" else None
-        adding = _GPT2_SPREAD / math.sqrt(2 * layers) if init == "gpt2" else None
-
-        def block(key: PRNGKeyArray) -> Block:
-            keys = jax.random.split(key, 4)
-            return Block(
-                norm_mix=_norm(width, bias),
-                qkv=_affine(keys[0], width, 3 * width, spread, bias),
-                mixed=_affine(keys[1], width, width, adding, bias),
-                norm_mlp=_norm(width, bias),
-                expand=_affine(keys[2], width, inner, spread, bias),
-                contract=_affine(keys[3], inner, width, adding, bias),
-            )
-
-        self.blocks = tuple(block(key) for key in keys)
+        adding = _GPT2_SPREAD / math.sqrt(2 * layers)
+        spreads = (_GPT2_SPREAD, adding, _GPT2_SPREAD, adding) * layers if init == "gpt2" else None
+        inner = width * mlp_ratio
+        shapes = ((width, 3 * width), (width, width), (width, inner), (inner, width)) * layers
+        maps = _affines(key_blocks, shapes, spreads, bias)
+        self.blocks = tuple(
+            Block(_norm(width, bias), qkv, mixed, _norm(width, bias), expand, contract)
+            for qkv, mixed, expand, contract in zip(*(maps[i::4] for i in range(4)), strict=True)
+        )
         self.final_norm = _norm(width, bias) if final_layer_norm else None
-        self.read_out = _affine(key_out, width, 1, None, bias)
 
     @property
     def layers(self) -> int:
@@ -186,7 +179,10 @@ class CausalDecoder(eqx.Module):
         Raises:
             ValueError: the shapes do not fit together or the model.
         """
-        hidden = self.hidden(xs, ys)[-1]
+        return self.read(self.hidden(xs, ys)[-1])
+
+    def read(self, hidden: Float[Array, "*batch tokens width"]) -> Float[Array, "*batch n"]:
+        """What is predicted at every point from tokens inside: those after the last layer, or, to look, any layer's."""
         if self.final_norm is not None:
             hidden = self.final_norm(hidden)
         return self.read_out(hidden[..., ::2, :])[..., 0]
@@ -201,10 +197,18 @@ class CausalDecoder(eqx.Module):
         h = h + self.positions[None, :length]
         states = [h]
         for block, mixer in zip(self.blocks, self.mixers, strict=True):
-            h = h + block.mixed(self._mix(block.qkv(block.norm_mix(h)), mixer))
+            mixed = self._mix(*self.projections(block, h), mixer)
+            h = h + block.mixed(mixed.reshape(h.shape))
             h = h + block.contract(self._activate(block.expand(block.norm_mlp(h))))
             states.append(h)
         return [h.reshape(*batch, length, self.width) for h in states]
+
+    def projections(self, block: Block, h: Float[Array, "batch tokens width"]) -> tuple[Heads, Heads, Heads]:
+        """The queries, keys and values that a layer makes of the tokens before it."""
+        batch, tokens, _ = h.shape
+        qkv = block.qkv(block.norm_mix(h)).reshape(batch, tokens, 3, self.heads, -1)
+        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        return q, k, v
 
     def tokens(
         self, xs: Float[Array, "*batch n {self.dim}"], ys: Float[Array, "*batch n"]
@@ -280,22 +284,26 @@ class CausalDecoder(eqx.Module):
             )
         return garg.exported(self)
 
-    def _mix(self, qkv: Float[Array, "batch tokens three_widths"], mixer: Mixer):
-        batch, tokens, _ = qkv.shape
-        q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, self.heads, -1), 2, 0)
-        parts, first = [], 0
-        for kind, heads in mixer:
-            of_kind = [z[:, :, first : first + heads] for z in (q, k, v)]
+    def _mix(self, q: Heads, k: Heads, v: Heads, mixer: Mixer) -> Heads:
+        parts = []
+        for kind, heads in shares(mixer):
+            of_kind = [z[:, :, heads] for z in (q, k, v)]
             if kind == "softmax":
                 parts.append(softmax_attention(*of_kind))
             else:
                 parts.append(linear_attention(*of_kind, feature_map=self.feature_map))
-            first += heads
-        out = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
-        return out.reshape(batch, tokens, -1)
+        return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
 
     def _activate(self, x: Float[Array, "*batch inner"]) -> Float[Array, "*batch inner"]:
         return jax.nn.gelu(x, approximate=self.activation == "gelu_tanh")
+
+
+def shares(mixer: Mixer) -> Iterator[tuple[Kind, slice]]:
+    """The kinds of a layer, and which of its heads each has."""
+    first = 0
+    for kind, heads in mixer:
+        yield kind, slice(first, first + heads)
+        first += heads
 
 
 def _as_last(vector: Float[Array, "size"], like: Float[Array, "*batch size"]) -> Float[Array, "*ones size"]:
@@ -303,16 +311,25 @@ def _as_last(vector: Float[Array, "size"], like: Float[Array, "*batch size"]) ->
     return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
 
 
-def _affine(key: PRNGKeyArray, inputs: int, outputs: int, spread: float | None, bias: bool) -> Affine:
-    """Normal weights of that spread and zero biases, or PyTorch's default for a linear layer."""
-    if spread is not None:
-        weight = spread * jax.random.normal(key, (inputs, outputs))
-        return Affine(weight, jnp.zeros(outputs) if bias else None)
-    key_weight, key_bias = jax.random.split(key)
-    bound = 1 / math.sqrt(inputs)
-    weight = jax.random.uniform(key_weight, (inputs, outputs), minval=-bound, maxval=bound)
-    offset = jax.random.uniform(key_bias, (outputs,), minval=-bound, maxval=bound) if bias else None
-    return Affine(weight, offset)
+@partial(jax.jit, static_argnames=("sizes", "spreads", "bias"))
+def _affines(
+    key: PRNGKeyArray, sizes: tuple[tuple[int, int], ...], spreads: tuple[float, ...] | None, bias: bool
+) -> list[Affine]:
+    """Maps of these inputs and outputs: normal weights of these spreads and zero biases, or PyTorch's default.
+
+    All come from one draw that is cut up, since each draw of its own shape takes long to compile.
+    """
+    weights = [inputs * outputs for inputs, outputs in sizes]
+    biases = [outputs for _, outputs in sizes] if bias and spreads is None else []
+    shape = (sum(weights) + sum(biases),)
+    values = jax.random.uniform(key, shape, minval=-1) if spreads is None else jax.random.normal(key, shape)
+    scales = [1 / math.sqrt(inputs) for inputs, _ in sizes] if spreads is None else spreads
+    parts = jnp.split(values, np.cumsum([*weights, *biases])[:-1])
+    offsets = parts[len(sizes) :] or [jnp.zeros(outputs) for _, outputs in sizes]
+    return [
+        Affine(scale * part.reshape(size), scale * offset if bias else None)
+        for size, scale, part, offset in zip(sizes, scales, parts, offsets, strict=False)
+    ]
 
 
 def _norm(width: int, bias: bool) -> LayerNorm:

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 FeatureMap = Literal["relu2", "elu1", "identity", "exp"]
 Form = Literal["parallel", "chunked", "recurrent"]
 Heads = Float[Array, "batch tokens heads head_dim"]
+Weights = Float[Array, "batch heads tokens tokens"]
 
 _CLAMP = 1e-6  # Goel et al. (2026): the least value of a denominator
 _CHUNK = 64
@@ -44,10 +45,14 @@ def softmax_attention(q: Heads, k: Heads, v: Heads) -> Heads:
     if q.dtype in (jnp.float16, jnp.bfloat16) and jax.default_backend() == "gpu":
         return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation="cudnn")
     # Not that function's own plain form: under strict dtype promotion it refuses float64.
+    return jnp.einsum("bhij,bjhe->bihe", softmax_weights(q, k), v)
+
+
+def softmax_weights(q: Heads, k: Heads) -> Weights:
+    """softmax_j(<q_i, k_j> / sqrt(head_dim)) over j <= i: softmax attention sums v_j with these weights."""
     scores = jnp.einsum("bihd,bjhd->bhij", q * q.shape[-1] ** -0.5, k)
     earlier = jnp.tril(jnp.ones(scores.shape[-2:], bool))[None, None]
-    weights = jax.nn.softmax(jnp.where(earlier, scores, -jnp.inf))
-    return jnp.einsum("bhij,bjhe->bihe", weights, v)
+    return jax.nn.softmax(jnp.where(earlier, scores, -jnp.inf))
 
 
 def linear_attention(
@@ -80,10 +85,30 @@ def linear_attention(
     scale = q.shape[-1] ** -0.5
     size = {"parallel": q.shape[1], "chunked": min(chunk, q.shape[1]), "recurrent": 1}[form]
     total, weight = _FORMS[form](phi(q * scale), phi(k * scale), v, size)
+    return total / _denominators(weight, feature_map)[..., None]
+
+
+def linear_weights(q: Heads, k: Heads, *, feature_map: FeatureMap = "relu2") -> Weights:
+    """The weights w_ij, j <= i, with which linear attention sums v_j: <phi(q_i), phi(k_j)> over its denominator.
+
+    They are to linear attention what `softmax_weights` are to softmax attention, but need not sum to one: where the
+    denominator is clamped they sum to less, and the identity's may be negative.
+    Arguments and errors as for `linear_attention`.
+    """
+    phi, scale = features(feature_map), q.shape[-1] ** -0.5
+    scores = _scores(phi(q * scale), phi(k * scale))
+    denominators = _denominators(jnp.moveaxis(scores.sum(-1), 1, 2), feature_map)
+    return scores / jnp.moveaxis(denominators, 1, 2)[..., None]
+
+
+def _denominators(
+    weight: Float[Array, "batch tokens heads"], feature_map: FeatureMap
+) -> Float[Array, "batch tokens heads"]:
+    """By what the sums of every token and head are divided, from the sums of <phi(q_i), phi(k_j)> over j."""
     if feature_map == "identity":
-        count = jnp.arange(1, q.shape[1] + 1, dtype=q.dtype)
-        return total / count[None, :, None, None]
-    return total / jnp.maximum(weight, _CLAMP)[..., None]
+        count = jnp.arange(1, weight.shape[1] + 1, dtype=weight.dtype)
+        return jnp.broadcast_to(count[None, :, None], weight.shape)
+    return jnp.maximum(weight, _CLAMP)
 
 
 def features(feature_map: FeatureMap) -> Callable[[Array], Array]:
@@ -119,8 +144,12 @@ class LinearState(NamedTuple):
 _Sums = tuple[Heads, Float[Array, "batch tokens heads"]]
 
 
+def _scores(q: Heads, k: Heads) -> Weights:
+    return jnp.tril(jnp.einsum("bihd,bjhd->bhij", q, k))
+
+
 def _parallel(q: Heads, k: Heads, v: Heads, _size: int) -> _Sums:
-    scores = jnp.tril(jnp.einsum("bihd,bjhd->bhij", q, k))
+    scores = _scores(q, k)
     return jnp.einsum("bhij,bjhe->bihe", scores, v), jnp.moveaxis(scores.sum(-1), 1, 2)
 
 

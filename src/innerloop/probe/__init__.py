@@ -1,4 +1,4 @@
-"""Which algorithm a model has learned: its implicit linear model, the theorems about it, and what its flows do."""
+"""Which algorithm a model has learned: its implicit linear model, the theorems about it, what its flows and layers do."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
         two_level_limit,
         two_level_ridge,
     )
+    from innerloop.probe.decoders import attention_weights, residual_stream
     from innerloop.probe.implicit import ImplicitModel, implicit_model
+    from innerloop.probe.linear_probes import layer_distances, probe_shares
     from innerloop.probe.mechanisms import ablate, ablations, output_scales, step_sizes
     from innerloop.probe.theorems import check_linear_map, check_momentum, check_no_quadratic, check_recursion
 
@@ -23,6 +25,7 @@ __all__ = [
     "ImplicitModel",
     "ablate",
     "ablations",
+    "attention_weights",
     "check_linear_map",
     "check_linear_solver",
     "check_momentum",
@@ -31,8 +34,11 @@ __all__ = [
     "check_two_levels",
     "gd_plus_plus_solver",
     "implicit_model",
+    "layer_distances",
     "layers_to_solve",
     "output_scales",
+    "probe_shares",
+    "residual_stream",
     "step_sizes",
     "two_level_limit",
     "two_level_ridge",
@@ -50,7 +56,9 @@ __getattr__ = lazily(
             "two_level_limit",
             "two_level_ridge",
         ),
+        "innerloop.probe.decoders": ("attention_weights", "residual_stream"),
         "innerloop.probe.implicit": ("ImplicitModel", "implicit_model"),
+        "innerloop.probe.linear_probes": ("layer_distances", "probe_shares"),
         "innerloop.probe.mechanisms": ("ablate", "ablations", "output_scales", "step_sizes"),
         "innerloop.probe.theorems": (
             "check_linear_map",

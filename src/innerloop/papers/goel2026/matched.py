@@ -23,7 +23,6 @@ from innerloop.models.decoder import CausalDecoder
 from innerloop.models.mixers import FeatureMap
 from innerloop.papers.goel2026.data import DIM, POINTS, VARIANCES, pool
 from innerloop.papers.goel2026.training import Arrays, losses_by_position
-from innerloop.tasks import LinearRegression
 from innerloop.train.first_order import warm_cosine
 
 Optimizer = Literal["adam", "muon"]
@@ -216,6 +215,20 @@ def _programs(arm: Arm, setting: Setting) -> tuple[Callable, Callable, Callable]
     )
 
 
+def initial_model(arm: Arm, setting: Setting, seed: int) -> CausalDecoder:
+    """What `train_arm` starts from."""
+    models, _ = _programs(arm, setting)[0](jax.random.key(seed)[None])
+    return jax.tree.map(lambda leaf: leaf[0], models)
+
+
+def judged_sequences(
+    count: int,
+) -> tuple[Float[Array, "blocks block points dim"], Float[Array, "blocks block points"]]:
+    """So many of the set "test", inputs and labels."""
+    sets = _judged_on(count)
+    return sets.xs[1], sets.ys[1]
+
+
 def choose(losses: pl.DataFrame) -> float:
     """The learning rate of the least mean validation loss at the last point after training, over seeds.
 
@@ -224,6 +237,12 @@ def choose(losses: pl.DataFrame) -> float:
     Raises:
         ValueError: there are no losses on "validation".
     """
+    means = last_validation(losses)
+    return min(means, key=lambda rate: (means[rate], rate))
+
+
+def last_validation(losses: pl.DataFrame) -> dict[float, float]:
+    """The mean validation loss at the last point after training, over seeds, of every learning rate; errors as above."""
     last = losses.filter(
         (pl.col("set") == "validation") & (pl.col("position") == POINTS - 1) & (pl.col("step") > 0)
     )
@@ -232,7 +251,7 @@ def choose(losses: pl.DataFrame) -> float:
     last = last.filter(pl.col("step") == last["step"].max())
     loss = pl.col("loss").cast(pl.Float64)
     means = last.group_by("learning_rate").agg(pl.when(loss.is_finite()).then(loss).otherwise(np.inf).mean())
-    return float(means.sort("loss", "learning_rate")["learning_rate"][0])
+    return dict(means.select("learning_rate", "loss").iter_rows())
 
 
 def _rule(optimizer: Optimizer, steps: int) -> optax.GradientTransformation:
@@ -310,14 +329,12 @@ def _batch(key: Key[Array, ""], batch: int, training: Arrays | None) -> Arrays:
 
 def _drawn(key: Key[Array, ""], count: int, shift: Shift) -> tuple[Arrays, Float[Array, "count points"]]:
     """Sequences, and their labels without noise."""
-    covariances = (np.diag(np.square(scale)) for scale in (shift.inputs, shift.weights))
-    task = LinearRegression(DIM, POINTS - 1, f"fixed({shift.noise})", *covariances)
-    prompt = task.sample_prompts(key, count)
-    assert prompt.weights is not None and prompt.label is not None  # the sampler says it
-    xs = jnp.concatenate([prompt.x, prompt.query[:, None]], axis=1)
-    clean = jnp.einsum("spd,sd->sp", xs, prompt.weights)
-    # The last label is never read.
-    return Arrays(xs, jnp.concatenate([prompt.y, prompt.label[:, None]], axis=1)), clean
+    # One draw that is cut up: a program compiles as many generators as it has draws, each for longer than all else here.
+    normal = jax.random.normal(key, (count, POINTS * DIM + DIM + POINTS))
+    xs, weights, noise = jnp.split(normal, (POINTS * DIM, POINTS * DIM + DIM), axis=1)
+    xs = xs.reshape(count, POINTS, DIM) * jnp.asarray(shift.inputs)[None, None]
+    clean = jnp.einsum("spd,sd->sp", xs, weights * jnp.asarray(shift.weights)[None])
+    return Arrays(xs, clean + shift.noise * noise), clean
 
 
 class _Judged(NamedTuple):
@@ -335,15 +352,14 @@ def _judged_on(count: int) -> _Judged:
 
 
 def _all_sets(count: int) -> _Judged:
-    sets = [
-        _sequences(count, Shift(), _VALIDATION),
-        *(_sequences(count, shift, _TEST) for shift in shifts.values()),
-    ]
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *sets)
+    sets = [(_VALIDATION, Shift()), *((_TEST, shift) for shift in shifts.values())]
+    streams, differing = jax.tree.map(lambda *leaves: jnp.asarray(leaves), *sets)
+    return jax.lax.map(partial(_sequences, count), (streams, differing))
 
 
-def _sequences(count: int, shift: Shift, stream: int) -> _Judged:
-    """The same inputs, weights and noise under every shift, but for their scales."""
+def _sequences(count: int, drawn_as: tuple[Int[Array, ""], Shift]) -> _Judged:
+    """One set: the same inputs, weights and noise under every shift, but for their scales."""
+    stream, shift = drawn_as
     arrays, clean = _drawn(jax.random.fold_in(jax.random.key(0), stream), count, shift)
     return _Judged(*(array.reshape(-1, _BLOCK, *array.shape[1:]) for array in (*arrays, clean)))
 

@@ -1,48 +1,80 @@
-"""What a job of the reproduction leaves: the losses of its runs, one Parquet file, so that what was killed goes on."""
+"""What a job of the reproduction leaves: the losses of its runs, and what its best model does inside, in Parquet files.
 
+A job is done when the files that are asked for are there, so that what was killed goes on.
+"""
+
+from dataclasses import asdict
 from pathlib import Path
 
+import jax
 import polars as pl
 
 from innerloop.files import write_atomically
-from innerloop.papers.goel2026.matched import Arm, choose, train_arm
+from innerloop.models.decoder import CausalDecoder
+from innerloop.papers.goel2026.inside import attended, distances
+from innerloop.papers.goel2026.matched import (
+    Arm,
+    choose,
+    initial_model,
+    judged_sequences,
+    last_validation,
+    train_arm,
+)
 from innerloop.papers.goel2026.published import published
 from innerloop.papers.goel2026.study import BUDGETS, Budget, Job
 from innerloop.papers.goel2026.training import Program, train
 
 
 def carry_out(job: Job, budget: str, folder: Path) -> None:
-    """Train what a job says, and write its frame, with `parameters` of a model, into `folder`."""
+    """Train what a job says, and write its frames, that of losses with `parameters` of a model, into `folder`."""
     amount = BUDGETS[budget]
     seeds = published()["protocol"]["seeds"][: amount.seeds]
-    frame = (
-        _as_published(job.what, amount, seeds)
+    frames = (
+        {"published": _as_published(job.what, amount, seeds)}
         if isinstance(job.what, Program)
         else _on_equal_terms(job.what, amount, seeds)
     )
-    write_atomically(folder / f"{job.name}.parquet", lambda file: frame.write_parquet(file))
+    for kind, file in job.files.items():
+        write_atomically(folder / file, frames[kind].write_parquet)
 
 
 def _as_published(program: Program, budget: Budget, seeds: list[int]) -> pl.DataFrame:
-    every = published()["protocol"]["eval_every_steps"]
     trained = train(
         program,
         seeds=seeds,
         steps=budget.steps(program.steps),
-        every=budget.steps(every),
+        every=budget.every,
         **budget.changes(),
     )
     return trained.losses.with_columns(parameters=pl.lit(trained.parameters))
 
 
-def _on_equal_terms(arm: Arm, budget: Budget, seeds: list[int]) -> pl.DataFrame:
-    """The grid of learning rates with the first seed, then the others with the one that is chosen: `chosen` marks it."""
+def _on_equal_terms(arm: Arm, budget: Budget, seeds: list[int]) -> dict[str, pl.DataFrame]:
+    """The grid of learning rates with the first seed, then the others with the one that is chosen: `chosen` marks it.
+
+    What the model of that rate and the first seed does inside is measured too.
+    """
     rates = budget.setting.grid(arm.optimizer)
     first = train_arm(arm, budget.setting, rates=rates, seeds=seeds[:1])
     best = choose(first.losses)
     losses = [first.losses]
     if others := seeds[1:]:
         losses.append(train_arm(arm, budget.setting, rates=[best], seeds=others).losses)
-    return pl.concat(losses).with_columns(
+    matched = pl.concat(losses).with_columns(
         chosen=pl.col("learning_rate") == best, parameters=pl.lit(first.parameters)
     )
+    model = jax.tree.map(lambda leaf: leaf[rates.index(best)], first.models)
+    about = asdict(arm) | {"validation_loss": last_validation(first.losses)[best]}
+    columns = [pl.lit(value).alias(name) for name, value in about.items()]
+    inside = _inside(model, arm, budget, seeds[0])
+    return {"matched": matched} | {kind: frame.select(*columns, pl.all()) for kind, frame in inside.items()}
+
+
+def _inside(model: CausalDecoder, arm: Arm, budget: Budget, seed: int) -> dict[str, pl.DataFrame]:
+    """On the test sequences what a trained model's heads attend to, and its layers' distances beside an untrained one's."""
+    setting = budget.setting
+    untrained = initial_model(arm, setting, seed)
+    return {
+        "attention": attended(model, *judged_sequences(setting.judged)),
+        "probes": distances(model, untrained, steps=budget.descents, sequences=2 * setting.judged),
+    }

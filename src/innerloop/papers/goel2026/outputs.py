@@ -12,21 +12,33 @@ from innerloop import figures
 from innerloop.evaluation.convergence import ratio_of_means, samples_to
 from innerloop.files import write_atomically
 from innerloop.papers.goel2026.data import DIM, POINTS
+from innerloop.papers.goel2026.inside import LEAST_SQUARES
 from innerloop.papers.goel2026.published import published
-from innerloop.papers.goel2026.study import HYBRID
+from innerloop.probe.linear_probes import LABEL
 from innerloop.report import Grid, Picture, Section, number
 
 _LOSS = f"squared error / {DIM}"
-_METHODS = {HYBRID: "hybrid: softmax below, linear above"}
+_HYBRIDS = (
+    "Hybrid by layer: softmax in the first layer, linear attention in the others. Hybrid by head: in every layer half of "
+    "the heads are softmax, half linear."
+)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """An output: its table, its columns as a reader is shown them, what the table says, and a picture if there is one."""
+    """An output.
+
+    Attributes:
+        table: the whole, as CSV.
+        caption: what the report's table says.
+        picture: a figure and its caption, if there is one.
+        shown: the report's table, where the whole is too long.
+    """
 
     table: pl.DataFrame
     caption: str
     picture: tuple[Figure, str] | None = None
+    shown: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -35,7 +47,7 @@ class Output:
 
     Attributes:
         title: in the report.
-        kind: of the jobs that it needs.
+        kind: of the frames that it needs.
         draw: makes it of their frames; told whether the published sizes were trained.
     """
 
@@ -49,8 +61,9 @@ def make(name: str, frame: pl.DataFrame, published_sizes: bool, folder: Path) ->
     output = OUTPUTS[name]
     drawn = output.draw(frame, published_sizes)
     write_atomically(folder / f"{name}.csv", drawn.table.write_csv)
-    rows = tuple(tuple(_text(value) for value in row) for row in drawn.table.iter_rows())
-    grid = Grid(drawn.caption, tuple(column.replace("_", " ") for column in drawn.table.columns), rows)
+    table = drawn.table if drawn.shown is None else drawn.shown
+    rows = tuple(tuple(_text(value) for value in row) for row in table.iter_rows())
+    grid = Grid(drawn.caption, tuple(column.replace("_", " ") for column in table.columns), rows)
     if drawn.picture is None:
         return Section(name, output.title, grids=(grid,))
     figure, caption = drawn.picture
@@ -162,7 +175,7 @@ def _matched(frame: pl.DataFrame, _: bool) -> Drawn:
     )
     curves = main.select(
         pl.col("optimizer").replace({"adam": "Adam", "muon": "Muon"}).alias("panel"),
-        pl.col("mixers").replace(_METHODS).alias("method"),
+        _method().alias("method"),
         "seed",
         pl.col("sequences_seen").alias("sequences"),
         pl.col("loss").alias("value"),
@@ -181,10 +194,11 @@ def _matched(frame: pl.DataFrame, _: bool) -> Drawn:
             seeds=pl.len(),
         )
         .sort("test_loss")
+        .select(_method().alias("method"), pl.all())
     )
     caption = (
         "Every arm has the same stream of fresh sequences (but those on the pool), batch, number of samples and width; its "
-        "learning rate is the one of the grid with the least validation loss of the first seed. Best first."
+        f"learning rate is the one of the grid with the least validation loss of the first seed. Best first. {_HYBRIDS}"
     )
     return Drawn(
         table,
@@ -202,7 +216,8 @@ def _shifts(frame: pl.DataFrame, _: bool) -> Drawn:
     caption = (
         "Loss at the last point on test sets that differ from the training data in one thing: the weights' or the inputs' "
         "variances (0.5, 1, 1.5, 1, 1.75), weights twice as large, or labels with noise of standard deviation 0.5, the "
-        "prediction being judged without it. Of every mixer the optimiser with the least validation loss is shown."
+        "prediction being judged without it. Of every mixer the optimiser with the least validation loss is shown. "
+        + _HYBRIDS
     )
     return Drawn(table, "The same as numbers.", (figure, caption))
 
@@ -238,11 +253,117 @@ def _best_arms(frame: pl.DataFrame) -> pl.DataFrame:
         .unique("mixers", keep="first", maintain_order=True)
     )
     found = chosen.join(best.select("mixers", "optimizer"), on=["mixers", "optimizer"], maintain_order="left")
-    return found.with_columns(method=pl.col("mixers").replace(_METHODS))
+    return found.with_columns(method=_method())
 
 
 def _plain() -> pl.Expr:
     return (pl.col("data") == "fresh") & pl.col("final_layer_norm") & (pl.col("feature_map") == "relu2")
+
+
+# Inside arms: columns mixers, optimizer, feature_map, final_layer_norm, data, validation_loss, and those of
+# `innerloop.papers.goel2026.inside`.
+
+
+def _attention(frame: pl.DataFrame, _: bool) -> Drawn:
+    best = _best_inside(frame)
+    both = pl.col("kind").n_unique().over("method", "layer") > 1
+    heads = pl.format("{}, {} heads", "method", "kind")
+    table = best.select(
+        pl.when(both).then(heads).otherwise("method").alias("method"),
+        *("layer", "kind", "token", "attended", "weight", "standard_error"),
+    ).with_columns(pl.col("token", "attended").cast(pl.Int64))
+    figure = figures.attention_maps(table.select("method", "layer", "token", "attended", "weight"))
+    named = [
+        pl.format(
+            "{}{}", pl.when(pl.col(name) % 2 == 0).then(pl.lit("x")).otherwise(pl.lit("y")), pl.col(name) // 2
+        )
+        for name in ("token", "attended")
+    ]
+    table = table.with_columns(token_name=named[0], attended_name=named[1])
+    shown = (
+        table.filter(token=2 * POINTS - 2)
+        .sort("weight", descending=True, maintain_order=True)
+        .group_by("method", "layer", maintain_order=True)
+        .head(3)
+        .sort("method", "layer", maintain_order=True)
+        .select("method", "layer", "token_name", "attended_name", "weight", "standard_error")
+        .rename({"token_name": "token", "attended_name": "attended"})
+    )
+    caption = (
+        "Weights with which a head sums values, the mean over heads and test sequences: softmax's, and linear attention's "
+        "effective ones, the products of its relu2 features over their sum. Of every mixer the arm with the least "
+        f"validation loss, its first seed. Tokens are x0, y0, x1, .., and predictions are read at x. {_HYBRIDS}"
+    )
+    told = "Where the token of the last x, at which the query is answered, looks most; the CSV has all pairs."
+    return Drawn(table, told, (figure, caption), shown)
+
+
+def _probes(frame: pl.DataFrame, _: bool) -> Drawn:
+    best = _best_inside(frame)
+    table = best.select(
+        "method", "examples", "model", "layer", "target", "probe", "probe_se", "read_out", "read_out_se"
+    )
+    drawn = table.filter((pl.col("target") != LABEL) & (pl.col("probe") > 0)).select(
+        pl.format("{}, {} examples", "method", "examples").alias("panel"),
+        pl.col("target").alias("method"),
+        "model",
+        "layer",
+        pl.col("probe").alias("value"),
+        pl.col("probe_se").alias("standard_error"),
+        "examples",
+    )
+    figure = figures.distances_after_layer(
+        drawn.sort("examples", maintain_order=True).drop("examples"),
+        distance="1 \N{MINUS SIGN} R² of a linear probe",
+    )
+    caption = (
+        "How far each layer, at the token of x after so many examples, is from the predictions of gradient descent with a "
+        "tuned step size and of least squares (of least norm): 0 if a linear map of the layer gives them, 1 if the layer "
+        "is no help. Probes are fitted on one half of fresh sequences and judged on the other; bands: two standard errors. "
+        f"{_HYBRIDS}"
+    )
+    told = (
+        "Per layer: the number of steps of gradient descent that a probe comes nearest to, with its 1 - R², that for least "
+        "squares, and that of the model's own read-out of the layer against least squares, for which nothing is fitted. "
+        f"From {DIM} examples on least squares is the label. The CSV has all targets, the label and the untrained control."
+    )
+    return Drawn(table, told, (figure, caption), _nearest(table.filter(model="trained").drop("model")))
+
+
+def _nearest(table: pl.DataFrame) -> pl.DataFrame:
+    """A row a layer: the steps of gradient descent that are nearest to it, and least squares."""
+    keys = ["method", "examples", "layer"]
+    steps = pl.col("target").str.extract(r"^gradient descent, (\d+) step").cast(pl.Int64)
+    nearest = (
+        table.with_columns(nearest_steps=steps)
+        .drop_nulls("nearest_steps")
+        .sort("probe", maintain_order=True)
+        .unique(keys, keep="first", maintain_order=True)
+        .select(*keys, "nearest_steps", pl.col("probe").alias("distance"), pl.col("probe_se").alias("its_se"))
+    )
+    exact = table.filter(target=LEAST_SQUARES).select(
+        *keys,
+        pl.col("probe").alias("least_squares"),
+        pl.col("probe_se").alias("least_squares_se"),
+        pl.col("read_out").alias("read_out_least_squares"),
+        pl.col("read_out_se").alias("read_out_se"),
+    )
+    return exact.join(nearest, on=keys, maintain_order="left").select(*nearest.columns, *exact.columns[3:])
+
+
+def _best_inside(frame: pl.DataFrame) -> pl.DataFrame:
+    """Of every mixer the arm of least validation loss among those of `_best_arms`, with the mixer's name as `method`."""
+    plain = frame.filter(_plain())
+    best = plain.filter(pl.col("validation_loss") == pl.col("validation_loss").min().over("mixers"))
+    return best.with_columns(method=_method())
+
+
+def _method() -> pl.Expr:
+    """What a reader is told of the column `mixers`."""
+    mixers = pl.col("mixers")
+    by_head, by_layer = mixers.str.contains("+", literal=True), mixers.str.contains(",", literal=True)
+    named = pl.when(by_layer).then(pl.lit("hybrid by layer")).otherwise(mixers)
+    return pl.when(by_head).then(pl.lit("hybrid by head")).otherwise(named)
 
 
 def _over_seeds(frame: pl.DataFrame, by: list[str]) -> pl.DataFrame:
@@ -297,4 +418,6 @@ OUTPUTS = {
     "matched": Output("On equal terms", "matched", _matched),
     "shifts": Output("Test sets that differ from training", "matched", _shifts),
     "positions": Output("Loss after every example", "matched", _positions),
+    "attention": Output("What heads attend to", "attention", _attention),
+    "probes": Output("How far each layer is from classical predictions", "probes", _probes),
 }

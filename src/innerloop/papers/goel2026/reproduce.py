@@ -1,6 +1,6 @@
 """`innerloop reproduce goel2026`: train what is asked for, draw it, and show it all on one page.
 
-measured/         the losses of every program and arm, in Parquet
+measured/         the losses of every program and arm, and what arms do inside, in Parquet
 curves.*, ..      the outputs, each file named after its output
 report.html       all of them
 sessions.jsonl    how long the command took, each time
@@ -46,8 +46,7 @@ def reproduce(
     """
     amount, wanted = budget_of(budget, BUDGETS), outputs_of(only, OUTPUTS)
     measured = _prepared(out, budget, resume)
-    needed = [job for job in jobs(amount) if any(OUTPUTS[name].kind == job.kind for name in wanted)]
-    left = [job for job in needed if not _frame(measured, job).exists()]
+    left = missing(jobs(amount), wanted, measured)
     seconds = dict(amount.seconds)
     train = sum(seconds[job.kind] for job in left) / max(1, min(workers, len(left)))
     console.print(
@@ -64,7 +63,12 @@ def reproduce(
         processes(workers) as pool,
     ):
         _train(pool, left, budget, measured, seconds, progress)
-        made = [name for name in OUTPUTS if name in wanted or (out / f"{name}.csv").exists()]
+        made = [
+            name
+            for name in OUTPUTS
+            if name in wanted
+            or ((out / f"{name}.csv").exists() and not missing(jobs(amount), [name], measured))
+        ]
         _draw(pool, made, out, budget, progress)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
@@ -89,8 +93,14 @@ def _prepared(out: Path, budget: str, resume: bool) -> Path:
     return measured
 
 
-def _frame(measured: Path, job: Job) -> Path:
-    return measured / f"{job.name}.parquet"
+def missing(of: list[Job], outputs: list[str], measured: Path) -> list[Job]:
+    """Those jobs that have left no file of a kind that one of the outputs needs."""
+    needed = {OUTPUTS[name].kind for name in outputs}
+    return [
+        job
+        for job in of
+        if any(kind in needed and not (measured / file).exists() for kind, file in job.files.items())
+    ]
 
 
 def _train(
@@ -116,7 +126,7 @@ def _draw(pool: Pool, shown: list[str], out: Path, budget: str, progress: displa
     amount = budget_of(budget, BUDGETS)
     frames = {
         kind: pl.concat(
-            [pl.read_parquet(_frame(out / "measured", job)) for job in jobs(amount) if job.kind == kind]
+            [pl.read_parquet(out / "measured" / job.files[kind]) for job in jobs(amount) if kind in job.files]
         )
         for kind in {OUTPUTS[name].kind for name in shown}
     }

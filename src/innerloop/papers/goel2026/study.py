@@ -15,10 +15,12 @@ class Budget:
     Attributes:
         depths: of the paper's grid.
         width, heads: of its decoders; None for the published ones.
-        share: of the published steps, and of the steps between evaluations.
+        share: of the published steps.
+        every: steps between evaluations of them.
         seeds: how many of the paper's, there and on equal terms.
         setting: what arms on equal terms have in common.
         arms: what is compared there.
+        descents: numbers of steps of gradient descent that layers are held against.
         seconds: about how long a job of each kind takes a core.
     """
 
@@ -26,9 +28,11 @@ class Budget:
     width: int | None
     heads: int | None
     share: float
+    every: int
     seeds: int
     setting: Setting
     arms: tuple[Arm, ...]
+    descents: tuple[int, ...]
     seconds: tuple[tuple[str, float], ...]
 
     def programs(self) -> list[Program]:
@@ -48,7 +52,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Job:
-    """One process' work, whose frame is a file: a program of the paper, or an arm on equal terms."""
+    """One process' work, whose frames are files: a program of the paper, or an arm on equal terms."""
 
     what: Program | Arm
 
@@ -58,24 +62,36 @@ class Job:
 
     @property
     def name(self) -> str:
-        """A file name that a person can read."""
+        """That a person can read."""
+        return f"{self.kind}-{self._of_what()}"
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The names of the files that it leaves, by the kind of frame in them."""
+        kinds = ("published",) if isinstance(self.what, Program) else ("matched", "attention", "probes")
+        return {kind: f"{kind}-{self._of_what()}.parquet" for kind in kinds}
+
+    def _of_what(self) -> str:
         if isinstance(self.what, Program):
-            return f"published-{self.what.name}"
+            return self.what.name
         arm = self.what
         mixers = arm.mixers.replace(",", "_").replace(":", "").replace("+", "and")
         norm = "" if arm.final_layer_norm else "-nonorm"
-        return f"matched-{mixers}-{arm.feature_map}-{arm.optimizer}-{arm.data}{norm}"
+        return f"{mixers}-{arm.feature_map}-{arm.optimizer}-{arm.data}{norm}"
 
 
-HYBRID = "softmax,linear,linear"
+BY_LAYER = "softmax,linear,linear"
+BY_HEAD = "softmax:2+linear:2"
 _MAIN = tuple(
-    Arm(mixers, optimizer) for mixers in ("softmax", "linear", HYBRID) for optimizer in ("adam", "muon")
+    Arm(mixers, optimizer) for mixers in ("softmax", "linear", BY_LAYER) for optimizer in ("adam", "muon")
 )
 _MORE = (
+    Arm(BY_HEAD, "adam"),
     *(Arm(mixers, "muon", final_layer_norm=False) for mixers in ("softmax", "linear")),
     *(Arm(mixers, "muon", data="pool") for mixers in ("softmax", "linear")),
     *(Arm("linear", "muon", feature_map) for feature_map in ("elu1", "identity", "exp")),
 )
+_DESCENTS = (1, 2, 4, 8, 16)
 
 BUDGETS = {
     "smoke": Budget(
@@ -83,11 +99,20 @@ BUDGETS = {
         width=16,
         heads=2,
         share=0.004,
+        every=10,
         seeds=2,
         setting=Setting(
-            width=16, heads=2, steps=60, batch=16, every=20, judged=1024, rates=(("adam", (1e-3, 1e-2)),)
+            layers=1,
+            width=16,
+            heads=2,
+            steps=60,
+            batch=16,
+            every=20,
+            judged=1024,
+            rates=(("adam", (1e-3, 1e-2)),),
         ),
-        arms=(Arm("softmax"), Arm(HYBRID)),
+        arms=(Arm("softmax"), Arm("linear"), Arm("softmax:1+linear:1")),
+        descents=(1, 4),
         seconds=(("published", 20.0), ("matched", 30.0)),
     ),
     # A run on equal terms takes a core about 30 s and its arm 25 s of compilation, from the times of 250 steps.
@@ -96,9 +121,11 @@ BUDGETS = {
         width=64,
         heads=4,
         share=0.05,
+        every=25,
         seeds=3,
         setting=Setting(steps=600, batch=64, every=100, judged=1024),
-        arms=(*_MAIN, Arm("linear", "muon", "elu1")),
+        arms=(*_MAIN, Arm(BY_HEAD, "muon"), Arm("linear", "muon", "elu1")),
+        descents=_DESCENTS,
         seconds=(("published", 200.0), ("matched", 180.0)),
     ),
     # The published sizes; meant for a GPU.
@@ -107,9 +134,11 @@ BUDGETS = {
         width=None,
         heads=None,
         share=1.0,
+        every=500,
         seeds=5,
         setting=Setting(width=256, steps=20_000, batch=64, every=500),
-        arms=(*_MAIN, *_MORE),
+        arms=(*_MAIN, Arm(BY_HEAD, "muon"), *_MORE),
+        descents=_DESCENTS,
         seconds=(("published", 100.0), ("matched", 600.0)),
     ),
 }

@@ -260,11 +260,13 @@ def losses_by_position(model: CausalDecoder, sequences: Arrays) -> Float[Array, 
 
 
 def _test_losses(models: CausalDecoder, tests: dict[str, Arrays]) -> dict[str, _Losses]:
-    def judge(model: CausalDecoder, sequences: Arrays) -> Float[Array, "points"]:
-        blocks = Arrays(*(array.reshape(-1, _BLOCK, *array.shape[1:]) for array in sequences))
-        return jax.lax.map(partial(losses_by_position, model), blocks).mean(0)
-
-    return {name: jax.vmap(judge, in_axes=(0, None))(models, sequences) for name, sequences in tests.items()}
+    """Of all sets by one program, a block after the other."""
+    whole = [jnp.concatenate(arrays) for arrays in zip(*tests.values(), strict=True)]
+    blocks = Arrays(*(array.reshape(-1, _BLOCK, *array.shape[1:]) for array in whole))
+    judge = jax.vmap(losses_by_position, in_axes=(0, None))
+    losses = jax.lax.map(partial(judge, models), blocks)
+    ends = np.cumsum([len(sequences.xs) // _BLOCK for sequences in tests.values()])
+    return {name: part.mean(0) for name, part in zip(tests, jnp.split(losses, ends[:-1]), strict=True)}
 
 
 def _table(program: Program, seeds: Sequence[int], step: int, losses: dict[str, _Losses]) -> pl.DataFrame:
