@@ -144,7 +144,7 @@ def test_gradient_descent_is_read_as_gradient_steps(described):
     text = described.text()
     assert "    so  w <- 0.08 alpha\n" in text
     assert "    y_i <- y_i - 0.08 <alpha, x_i> - 0.004 lam y_i\n" in text
-    assert "    so  w <- w + 0.08 alpha - 0.004 lam w, a <- 1 - 0.004 lam\n" in text
+    assert "    so  w <- w + 0.08 alpha - 0.004 lam w\n        a <- 1 - 0.004 lam\n" in text
 
 
 def test_the_solver_of_theorem_5_1_is_read_as_preconditioning_and_one_step():

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from innerloop.probe.nearest import nearest_diag, typical_moments
 from innerloop.probe.readings import NO_EFFECT, effect, reading, role
 from innerloop.tasks import LinearRegression
 
-_Terms = tuple[tuple[int, str], ...]  # layer from 0, flow
+_Term = tuple[int, str]  # layer from 0, flow
 
 
 @dataclass(frozen=True)
@@ -179,33 +180,18 @@ def describe(
     check_sequences(sequences)
     if task is None:
         assert isinstance(model, Blockwise)
-        return _written_down(model, _flows(model))
+        return Algorithm(model.kind, model.dim, "", _layers(_flows(model)))
     near, explained = nearest_diag(model, task, seed=seed)
-    flows = _flows(near)
-    judge = partial(_judge, task, sequences, seed)
-    singles = [(layer, flow) for layer, flow in _all_terms(near.layers) if _matters(flows, layer, flow)]
-    models = {"": near} | {(term,): _without(near, (term,)) for term in singles}
-    drawn = judge(models if isinstance(model, Blockwise) else models | {"model": model})
-    judged = drawn.evaluations(sequences)
-    own = judged.get("model", judged[""])
-    costs = {term: _difference(drawn, (term,), sequences) for term in singles}
-    allowed = threshold * judged[""].adjusted_loss.value
-    out, left_out, described = _left_out(near, costs, allowed, judge, sequences)
-    return _written_down(
-        near,
-        flows,
-        kind=model.kind,
-        problem=task.summary,
+    worth = _measure(model, near, threshold, sequences, partial(_judge, task, sequences, seed))
+    layers = _layers(
+        _flows(near),
+        worth=worth,
         explained=None if isinstance(model, Blockwise) else explained,
-        costs=costs,
-        out=out,
         moments=typical_moments(near, task, seed=seed),
         n=task.context,
-        loss=own.adjusted_loss,
-        described_loss=described or judged[""].adjusted_loss,
-        left_out=left_out,
-        floor=own.floor,
     )
+    losses = (worth.loss, worth.described_loss, worth.left_out, worth.floor)
+    return Algorithm(model.kind, model.dim, task.summary, layers, *losses)
 
 
 def _check_model(model: LinearTransformer, task: LinearRegression | None) -> None:
@@ -227,21 +213,63 @@ def _flows(model: Blockwise) -> np.ndarray:
         return np.asarray(in_precision(model, "float64").flows())
 
 
-def _all_terms(layers: int) -> list[tuple[int, str]]:
-    return [(layer, flow) for layer in range(layers) for flow in FLOWS]
-
-
 def _matters(flows: np.ndarray, layer: int, flow: str) -> bool:
     """Whether the term is not zero, and something reads what it writes."""
     return flows[layer, *FLOWS[flow]] != 0 and not (layer == len(flows) - 1 and flow in ("w_xx", "w_xy"))
 
 
-def _without(model: Diag, terms: _Terms) -> Diag:
+@dataclass(frozen=True)
+class _Worth:
+    """What was measured: the cost of every term, which are left out, and the losses of `Algorithm`."""
+
+    costs: dict[_Term, Estimate]
+    out: tuple[_Term, ...]
+    loss: Estimate
+    described_loss: Estimate
+    left_out: Estimate
+    floor: Estimate
+
+
+def _measure(
+    model: LinearTransformer,
+    near: Diag,
+    threshold: float,
+    sequences: int,
+    judge: Callable[[dict], Draws],
+) -> _Worth:
+    flows = _flows(near)
+    terms = [(layer, flow) for layer in range(near.layers) for flow in FLOWS if _matters(flows, layer, flow)]
+    models = {"": near} | {_name(term): _without(near, term) for term in terms}
+    drawn = judge(models if isinstance(model, Blockwise) else models | {"model": model})
+    judged = drawn.evaluations(sequences)
+    own, described = judged.get("model", judged[""]), judged[""].adjusted_loss
+    costs = {term: _difference(drawn, _name(term), sequences) for term in terms}
+    allowed = threshold * described.value
+    cheap = sorted(
+        (term for term in terms if costs[term].value <= allowed), key=lambda term: costs[term].value
+    )
+    out, left_out = (), Estimate(0.0, 0.0)
+    if cheap:
+        shorter = list(accumulate(cheap, _without, initial=near))
+        # As many models as before, and so the same compiled program.
+        shorter += [near] * (len(models) - len(shorter))
+        drawn = judge({str(count or ""): each for count, each in enumerate(shorter)})
+        judged = drawn.evaluations(sequences)
+        for count in range(1, len(cheap) + 1):
+            together = _difference(drawn, str(count), sequences)
+            if together.value <= allowed:
+                out, left_out, described = tuple(cheap[:count]), together, judged[str(count)].adjusted_loss
+    return _Worth(costs, out, own.adjusted_loss, described, left_out, own.floor)
+
+
+def _name(term: _Term) -> str:
+    return f"{term[0]} {term[1]}"
+
+
+def _without(model: Diag, term: _Term) -> Diag:
+    layer, flow = term
     with jax.enable_x64(True):
-        found = in_precision(model, "float64")
-        for layer, flow in terms:
-            found = ablate(found, flow, layers=[layer])
-        return found
+        return ablate(in_precision(model, "float64"), flow, layers=[layer])
 
 
 def _judge(task: LinearRegression, sequences: int, seed: int, models: dict) -> Draws:
@@ -249,60 +277,43 @@ def _judge(task: LinearRegression, sequences: int, seed: int, models: dict) -> D
     return draw_losses(models, task, chunks, seed=seed, per_layer=False)
 
 
-def _difference(drawn: Draws, name, sequences: int) -> Estimate:
-    """How much more the named model loses than the whole."""
+def _difference(drawn: Draws, name: str, sequences: int) -> Estimate:
+    """How much more the named model loses than the whole, which is named ""."""
     with np.errstate(invalid="ignore"):
         return Estimate.of((drawn.regret[name] - drawn.regret[""])[:sequences, -1])
 
 
-def _left_out(
-    near: Diag, costs: dict[tuple[int, str], Estimate], allowed: float, judge: Callable, sequences: int
-) -> tuple[_Terms, Estimate, Estimate | None]:
-    """The most terms, cheapest first, that together cost at most what is allowed; their cost, and the loss without them."""
-    cheap = sorted(
-        (term for term in costs if costs[term].value <= allowed), key=lambda term: costs[term].value
-    )
-    if not cheap:
-        return (), Estimate(0.0, 0.0), None
-    prefixes = [tuple(cheap[:count]) for count in range(1, len(cheap) + 1)]
-    shorter = {prefix: _without(near, prefix) for prefix in prefixes}
-    # As many models as before, and so the same compiled program.
-    same = {index: near for index in range(len(costs) - len(prefixes))}
-    drawn = judge({"": near} | shorter | same)
-    judged = drawn.evaluations(sequences)
-    for prefix in reversed(prefixes):
-        together = _difference(drawn, prefix, sequences)
-        if together.value <= allowed:
-            return prefix, together, judged[prefix].adjusted_loss
-    return (), Estimate(0.0, 0.0), None
-
-
-def _written_down(
-    model: Blockwise,
+def _layers(
     flows: np.ndarray,
     *,
-    kind: str = "",
-    problem: str = "",
+    worth: _Worth | None = None,
     explained: np.ndarray | None = None,
-    costs: dict[tuple[int, str], Estimate] | None = None,
-    out: _Terms = (),
     moments: np.ndarray | None = None,
     n: int | None = None,
-    **losses: Estimate | None,
-) -> Algorithm:
-    """The description from what was measured."""
-    layers, preconditioned = [], False
-    for index in range(model.layers):
+) -> tuple[Layer, ...]:
+    """All layers with their terms, from what was measured."""
+    layers, moved = [], False
+    for index in range(len(flows)):
         S = None if moments is None else moments[index]
-        terms = []
-        for flow, place in FLOWS.items():
-            value, matters = float(flows[index, *place]), _matters(flows, index, flow)
-            numbers = effect(flow, value, S, n) if value else {}
-            said = reading(flow, value, numbers, preconditioned=preconditioned) if matters else NO_EFFECT
-            cost = None if costs is None else costs.get((index, flow), Estimate(0.0, 0.0))
-            kept = matters and (index, flow) not in out
-            terms.append(Term(flow, value, cost, kept, numbers, said if value else "zero"))
-        preconditioned |= any(term.kept and term.flow in ("w_xx", "w_xy") for term in terms)
+        terms = tuple(_term(flows, (index, flow), worth, S, n, moved) for flow in FLOWS)
+        moved |= any(term.kept and term.flow in ("w_xx", "w_xy") for term in terms)
         shares = None if explained is None else (float(explained[index, 0]), float(explained[index, 1]))
-        layers.append(Layer(index + 1, tuple(terms), shares))
-    return Algorithm(kind or model.kind, model.dim, problem, tuple(layers), **losses)
+        layers.append(Layer(index + 1, terms, shares))
+    return tuple(layers)
+
+
+def _term(
+    flows: np.ndarray,
+    term: _Term,
+    worth: _Worth | None,
+    S: np.ndarray | None,
+    n: int | None,
+    moved: bool,
+) -> Term:
+    layer, flow = term
+    value, matters = float(flows[layer, *FLOWS[flow]]), _matters(flows, layer, flow)
+    numbers = effect(flow, value, S, n) if value else {}
+    said = reading(flow, value, numbers, preconditioned=moved) if matters else NO_EFFECT if value else "zero"
+    cost = None if worth is None else worth.costs.get(term, Estimate(0.0, 0.0))
+    kept = matters and (worth is None or term not in worth.out)
+    return Term(flow, value, cost, kept, numbers, said)

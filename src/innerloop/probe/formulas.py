@@ -1,5 +1,6 @@
 """An `Algorithm` as text, Markdown and LaTeX; SymPy does the algebra, and this module spells what comes out."""
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,7 +32,8 @@ def text(algorithm: "Algorithm") -> str:
     for layer, token, implicit in _steps(algorithm):
         lines += ["", f"Layer {layer.number}: {layer.reading}{_explained(layer)}"]
         lines += [f"    {_spelt(each, _PLAIN)}" for each in token]
-        lines += [f"    so  {', '.join(_spelt(each, _PLAIN) for each in implicit)}"] if implicit else []
+        starts = ["so  ", *["    "] * len(implicit)]
+        lines += [f"    {start}{_spelt(each, _PLAIN)}" for start, each in zip(starts, implicit, strict=False)]
         rows = [[term.flow, number(term.value), term.reading, _cost(term)] for term in layer.kept]
         widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
         lines += ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
@@ -120,7 +122,11 @@ def _left_out(layer: "Layer") -> str:
 
 
 def _cost(term: "Term") -> str:
-    return "" if term.cost is None else f"{term.cost.value:+.2g} ± {term.cost.standard_error:.1g}"
+    if term.cost is None:
+        return ""
+    if not math.isfinite(term.cost.value):
+        return "not finite"
+    return f"{term.cost.value:+.2g} ± {term.cost.standard_error:.1g}"
 
 
 def _estimate(estimate: Estimate) -> str:
