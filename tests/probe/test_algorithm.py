@@ -24,8 +24,8 @@ from innerloop.probe import (
 from innerloop.probe.algorithm import Algorithm
 from innerloop.tasks import LinearRegression
 
-TASK = LinearRegression(2, 6, "uniform(0,2)")
-DESCENT, SHRINKAGE = -0.08, -0.004
+TASK = LinearRegression(2, 12, "uniform(0,3)")
+DESCENT, SHRINKAGE = -0.05, -0.002
 # Two steps of descent, the second with shrinkage, and two terms that are nearly nothing.
 FLOWS = np.array([[[0, 0], [DESCENT, 1e-7]], [[0, 0], [DESCENT, SHRINKAGE]], [[0, 1e-9], [DESCENT, 0]]])
 
@@ -133,18 +133,18 @@ def test_gradient_descent_is_read_as_gradient_steps(described):
     ]
     for layer in described.layers:
         step = layer.terms[2]
-        assert step.effect["step"] == pytest.approx(0.08, rel=1e-6)
-        assert step.effect["step_n"] == pytest.approx(6 * 0.08, rel=1e-6)
-        assert step.reading.startswith("gradient step of size 0.08 = 0.48 / n = ")
+        assert step.effect["step"] == pytest.approx(0.05, rel=1e-6)
+        assert step.effect["step_n"] == pytest.approx(12 * 0.05, rel=1e-6)
+        assert step.reading.startswith("gradient step of size 0.05 = 0.6 / n = ")
         assert "moved inputs" not in step.reading
-    # The mean of the largest eigenvalue of a Wishart matrix with 6 degrees of freedom in 2 dimensions is about 9.
-    assert 0.08 * 6 < described.layers[0].terms[2].effect["step_largest"] < 0.08 * 14
+    # The mean of the largest eigenvalue of a Wishart matrix with 12 degrees of freedom in 2 dimensions is about 16.
+    assert 0.05 * 12 < described.layers[0].terms[2].effect["step_largest"] < 0.05 * 20
     shrink = described.layers[1].terms[3].effect
     assert shrink["high"] < shrink["factor"] < shrink["low"] < 1
     text = described.text()
-    assert "    so  w <- 0.08 alpha\n" in text
-    assert "    y_i <- y_i - 0.08 <alpha, x_i> - 0.004 lam y_i\n" in text
-    assert "    so  w <- w + 0.08 alpha - 0.004 lam w\n        a <- 1 - 0.004 lam\n" in text
+    assert "    so  w <- 0.05 alpha\n" in text
+    assert "    y_i <- y_i - 0.05 <alpha, x_i> - 0.002 lam y_i\n" in text
+    assert "    so  w <- w + 0.05 alpha - 0.002 lam w\n        a <- 1 - 0.002 lam\n" in text
 
 
 def test_the_solver_of_theorem_5_1_is_read_as_preconditioning_and_one_step():
@@ -169,15 +169,15 @@ def test_the_model_of_theorem_5_2_is_read_as_a_step_and_shrinkage():
 def test_all_three_texts_say_the_same_numbers(described):
     texts = {"text": described.text(), "markdown": described._repr_markdown_(), "latex": described.latex()}
     for name, text in texts.items():
-        assert text.count("0.08") >= 3, name
+        assert text.count("0.05") >= 3, name
         assert f"{described.loss.value:.4g}" in text, name
     assert texts["markdown"].count("$$") == 2 * 3
     assert (
-        r"y_{i} &\leftarrow y_{i} - 0.08\,\langle \alpha, x_{i}\rangle - 0.004\,\lambda\,y_{i}"
+        r"y_{i} &\leftarrow y_{i} - 0.05\,\langle \alpha, x_{i}\rangle - 0.002\,\lambda\,y_{i}"
         in texts["markdown"]
     )
     assert texts["latex"].count(r"\begin{align*}") == texts["latex"].count(r"\end{tabular}") == 3
-    assert "~" not in texts["latex"] and r"sigma $\sim$ uniform(0,2)" in texts["latex"]
+    assert "~" not in texts["latex"] and r"sigma $\sim$ uniform(0,3)" in texts["latex"]
     json.dumps(described.as_dict(), allow_nan=False)
 
 

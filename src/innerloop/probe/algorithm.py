@@ -160,8 +160,9 @@ def describe(
     """The algorithm that the model runs, layer by layer: formulas, readings, and what each term is worth.
 
     Terms are left out, the cheapest first, while all that are left out raise the adjusted loss by at most `threshold` of it
-    together. Costs are differences on the same fresh sequences by the exact objective of `innerloop.evaluation`; nothing is
-    retrained. Without a task only terms that are zero or without effect are left out, and there are no costs or effects.
+    together, two standard errors included. Costs are differences on the same fresh sequences by the exact objective of
+    `innerloop.evaluation`; nothing is retrained. Without a task only terms that are zero or without effect are left out,
+    and there are no costs or effects.
 
     Args:
         model: of any kind. A `FULL` model is described by its nearest `DIAG` (`nearest_diag`), so it needs the task.
@@ -215,7 +216,8 @@ def _flows(model: Blockwise) -> np.ndarray:
 
 def _matters(flows: np.ndarray, layer: int, flow: str) -> bool:
     """Whether the term is not zero, and something reads what it writes."""
-    return flows[layer, *FLOWS[flow]] != 0 and not (layer == len(flows) - 1 and flow in ("w_xx", "w_xy"))
+    read = layer < len(flows) - 1 or flow in ("w_yx", "w_yy")
+    return read and bool(flows[layer, *FLOWS[flow]])
 
 
 @dataclass(frozen=True)
@@ -245,9 +247,11 @@ def _measure(
     own, described = judged.get("model", judged[""]), judged[""].adjusted_loss
     costs = {term: _difference(drawn, _name(term), sequences) for term in terms}
     allowed = threshold * described.value
-    cheap = sorted(
-        (term for term in terms if costs[term].value <= allowed), key=lambda term: costs[term].value
-    )
+    cheap = [
+        term
+        for term in sorted(terms, key=lambda term: _at_most(costs[term]))
+        if _at_most(costs[term]) <= allowed
+    ]
     out, left_out = (), Estimate(0.0, 0.0)
     if cheap:
         shorter = list(accumulate(cheap, _without, initial=near))
@@ -257,9 +261,14 @@ def _measure(
         judged = drawn.evaluations(sequences)
         for count in range(1, len(cheap) + 1):
             together = _difference(drawn, str(count), sequences)
-            if together.value <= allowed:
+            if _at_most(together) <= allowed:
                 out, left_out, described = tuple(cheap[:count]), together, judged[str(count)].adjusted_loss
     return _Worth(costs, out, own.adjusted_loss, described, left_out, own.floor)
+
+
+def _at_most(cost: Estimate) -> float:
+    """What it surely does not exceed: two standard errors above."""
+    return cost.value + 2 * cost.standard_error
 
 
 def _name(term: _Term) -> str:

@@ -214,18 +214,19 @@ _PLAIN, _TYPESET = _Plain(), _Typeset()
 
 
 def _spelt(equation: _Equation, style: _Plain) -> str:
-    """`x_i <- x_i - 0.02 Sigma x_i + 0.001 y_i alpha`, the shortest summand first."""
-    (_, symbols, factors), *_ = algebra.terms(equation.target)
-    left = _product(symbols, factors, style)
-    summands = sorted(algebra.terms(equation.update), key=_size)
-    parts = []
+    """`x_i <- x_i - 0.02 Sigma x_i + 0.001 y_i alpha`: the target itself first, then the shortest summand."""
+    [(_, *own)] = algebra.terms(equation.target)
+    summands = sorted(algebra.terms(equation.update), key=lambda term: ([*term[1:]] != own, *_size(term)))
+    right = ""
     for value, symbols, factors in summands:
-        sign = "-" if value < 0 else "+"
+        if right:
+            right += " - " if value < 0 else " + "
+        elif value < 0:
+            right = "-"
         product = _product(symbols, factors, style)
         spelt = style.number(abs(value)) if abs(value) != 1 or not product else ""
-        parts.append(f"{sign} {style.space.join(part for part in (spelt, product) if part)}")
-    right = " ".join(parts).removeprefix("+ ").replace("- ", "-", 1 if parts and parts[0][0] == "-" else 0)
-    return f"{left}{style.arrow}{right or '0'}"
+        right += style.space.join(part for part in (spelt, product) if part)
+    return f"{_product(*own, style)}{style.arrow}{right or '0'}"
 
 
 def _size(term: tuple[float, list, list]) -> tuple[int, int]:
@@ -236,11 +237,7 @@ def _size(term: tuple[float, list, list]) -> tuple[int, int]:
 
 def _product(symbols: list, factors: list, style: _Plain) -> str:
     names = [style.name(symbol) for symbol in symbols]
-    if (
-        len(factors) == 2
-        and all(factor.shape.count(1) == 1 for factor in factors)
-        and factors[0].shape[0] == 1
-    ):
+    if len(factors) == 2 and factors[0].shape[0] == factors[1].shape[1] == 1:
         return style.space.join([*names, style.inner(style.name(factors[0].T), style.name(factors[1]))])
     for factor in factors:
         if isinstance(factor, sp.Identity):
