@@ -21,7 +21,19 @@ model: {kind: gd++, layers: 1}
 train: {optimizer: levenberg-marquardt, steps: 1, sample: 256}
 evaluate: {sequences: 500}
 """
-COMMANDS = ["demo", "reproduce", "train", "sweep", "runs", "compare", "evaluate", "baselines", "doctor"]
+COMMANDS = [
+    "demo",
+    "reproduce",
+    "train",
+    "sweep",
+    "runs",
+    "compare",
+    "evaluate",
+    "algorithm",
+    "export",
+    "baselines",
+    "doctor",
+]
 
 
 class Result(NamedTuple):
@@ -114,6 +126,11 @@ def test_the_help_lists_every_command():
         (["evaluate", "nowhere"], "nowhere is not a run: it has no spec.yaml"),
         (["train", "nowhere.yaml"], "cannot read the spec nowhere.yaml: No such file"),
         (["train", "."], "cannot read the spec .: Is a directory"),
+        (["algorithm", "nowhere"], "nowhere is not a run: it has no spec.yaml"),
+        (["algorithm", "x", "--format", "html"], "--format must be text, markdown or latex, got 'html'"),
+        (["export", "nowhere", "--to", "model.py"], "nowhere is not a run: it has no spec.yaml"),
+        (["export", "nowhere", "--to", "model.txt"], "a file that ends in .py or .onnx, got model.txt"),
+        (["export", "nowhere"], "Missing option '--to'"),
     ],
 )
 def test_a_mistake_is_one_message_and_exit_code_2(arguments, said, monkeypatch, tmp_path):
@@ -243,6 +260,34 @@ def test_evaluate_as_json_has_the_baselines_and_the_model(evaluated):
     assert model["per_layer"][0]["value"] > model["adjusted_loss"]["value"]
     assert [set(row) for row in model["per_sigma"]] == [{"sigma", "value", "se"}] * 29
     assert [model["per_sigma"][end]["sigma"] for end in (0, -1)] == [0, 3]
+
+
+def test_algorithm_says_what_every_term_is_worth(trained, evaluated):
+    answer = one_object(innerloop("algorithm", trained[1], "--threshold", 0, "--json"))
+    assert (answer["kind"], answer["dim"]) == ("gd++", 2)
+    [layer] = answer["layers"]
+    assert layer["reading"] == "gradient step"
+    kept = {flow for flow, term in layer["terms"].items() if term["kept"]}
+    assert kept == {"w_yx"}, "after the last layer only labels are read, so w_xx has no effect"
+    assert layer["terms"]["w_yx"]["cost"]["value"] > 0
+    loss = evaluated["model"]["adjusted_loss"]
+    assert answer["loss"]["value"] == pytest.approx(loss["value"], abs=5 * loss["se"])
+    text = innerloop("algorithm", trained[1], "--format", "latex")
+    assert text.code == 0 and r"\langle \alpha, x_{i}\rangle" in text.out
+
+
+def test_export_says_where_the_model_comes_from_and_overwrites_nothing(trained, evaluated, tmp_path):
+    to = tmp_path / "model.py"
+    result = innerloop("export", trained[1], "--to", to)
+    assert (result.code, result.out) == (0, "")
+    assert f"the model is in {to}" in result.err
+    text = to.read_text()
+    assert f"Adjusted loss: {evaluated['model']['adjusted_loss']['value']:.5g} ±" in text
+    assert f"Run: {trained[1]}, seed 0" in text and "sigma ~ uniform(0,2)" in text
+    assert f"Git revision: {load_run(trained[1]).revision}" in text
+    again = innerloop("export", trained[1], "--to", to)
+    assert again.code == 2 and "exists already" in again.err
+    assert to.read_text() == text
 
 
 def test_numbers_that_json_cannot_say_are_null(capsys):

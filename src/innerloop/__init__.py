@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from innerloop import papers, predictors, probe
     from innerloop.evaluation import bayes_floor, evaluate, loss_by_sigma
     from innerloop.models import CausalDecoder, LinearTransformer
+    from innerloop.portable import export
+    from innerloop.probe import describe
     from innerloop.study import load_run, load_study
     from innerloop.tasks import Categorical, Fixed, LinearRegression, Uniform, parse_noise
     from innerloop.train import fit
@@ -23,7 +25,9 @@ __all__ = [
     "Prompt",
     "Uniform",
     "bayes_floor",
+    "describe",
     "evaluate",
+    "export",
     "fit",
     "load_run",
     "load_study",
@@ -41,7 +45,8 @@ _found = lazily(
         "innerloop.models": ("CausalDecoder", "LinearTransformer"),
         "innerloop.papers": ("papers",),
         "innerloop.predictors": ("predictors",),
-        "innerloop.probe": ("probe",),
+        "innerloop.portable": ("export",),
+        "innerloop.probe": ("describe", "probe"),
         "innerloop.study": ("load_run", "load_study"),
         "innerloop.tasks": ("Categorical", "Fixed", "LinearRegression", "Uniform", "parse_noise"),
         "innerloop.train": ("fit",),

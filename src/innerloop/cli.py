@@ -325,6 +325,60 @@ def evaluate(
 
 
 @app.command()
+def algorithm(
+    run: Annotated[str, typer.Argument(help="Run folder; s3://, gs:// too.")],
+    style: Annotated[str, typer.Option("--format", help="text, markdown or latex.")] = "text",
+    threshold: Annotated[
+        float,
+        typer.Option(help="Leave out the cheapest terms, up to this share of the adjusted loss together."),
+    ] = 0.01,
+    as_json: _JSON = False,
+) -> None:
+    """Say what algorithm a run has learned, layer by layer: formulas, what each term is, and what it is worth.
+
+    Example: innerloop algorithm runs/mine --format markdown > algorithm.md
+    """
+    from innerloop import display
+    from innerloop.probe import describe
+    from innerloop.study import load_run
+
+    if style not in ("text", "markdown", "latex"):
+        raise ValueError(f"--format must be text, markdown or latex, got {style!r}")
+    found = load_run(run)
+    with display.console().status("measuring what every term is worth"):
+        described = describe(
+            found.exact_model, found.spec.task.build(), threshold=threshold, seed=found.spec.evaluate.seed
+        )
+    if as_json:
+        print(json.dumps(_without_nan(described.as_dict()), allow_nan=False))
+    else:
+        print(getattr(described, style)(), end="")
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Run folder; s3://, gs:// too.")],
+    to: Annotated[Path, typer.Option(help="FILE.py, which needs only NumPy, or FILE.onnx.")],
+) -> None:
+    """Write a trained model to one file that does not need innerloop.
+
+    Example: innerloop export runs/mine --to regression.py
+    """
+    from innerloop import display
+    from innerloop.portable import checked_target
+    from innerloop.portable import export as write
+    from innerloop.study import load_run
+    from innerloop.study.about import about
+
+    checked_target(to)
+    found, console = load_run(run), display.console()
+    with console.status("measuring the loss"):
+        said = about(found)
+    write(found.exact_model, to, about=said)
+    console.print(f"the model is in {to}", soft_wrap=True)
+
+
+@app.command()
 def baselines(
     noise: Annotated[str, typer.Option(help="Law of sigma: fixed(s), uniform(a,b) or categorical(1,3,5).")],
     dim: Annotated[int, typer.Option(help="Number of features, d.")] = 10,

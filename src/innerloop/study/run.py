@@ -36,7 +36,8 @@ from innerloop.train import Checkpoints, Fitting, Preempted, Report, fit_togethe
 from innerloop.train.checkpoint import DamagedFile, read_arrays, write_arrays
 
 _FLUSH_EVERY = 2.0  # seconds between writes of the metrics
-_READ = ("spec.yaml", "status.json", "metrics.parquet", "model.npz")  # what a finished run is read from
+# What a finished run is read from.
+_READ = ("spec.yaml", "environment.json", "status.json", "metrics.parquet", "model.npz")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Run:
         exact_by_depth: the same as NumPy arrays in the precision of training; evaluation casts as it needs.
         history: one row a reporting interval.
         seconds: wall time of training.
+        revision: the git revision that trained it, "unknown" if it is not known.
     """
 
     folder: Path | str
@@ -60,6 +62,7 @@ class Run:
     exact_by_depth: dict[int, LinearTransformer]
     history: pl.DataFrame
     seconds: float
+    revision: str = "unknown"
 
     @property
     def exact_model(self) -> LinearTransformer:
@@ -291,6 +294,7 @@ def _load(folder: Path) -> Run:
         exact_by_depth=exact,
         history=pl.read_parquet(metrics) if metrics.exists() else pl.DataFrame(),
         seconds=float(status.get("seconds", float("nan"))),
+        revision=_read_json(folder / "environment.json").get("git_revision", "unknown"),
     )
 
 

@@ -64,6 +64,13 @@ class LinearRegression(eqx.Module):
         return self.signal_variance + self.noise.second_moment
 
     @property
+    def summary(self) -> str:
+        """The problem in a few words: "d = 10, n = 20, sigma ~ uniform(0,5)"."""
+        given = {"inputs": self.input_root, "weights": self.weight_root}
+        correlated = [f", {name} of a given covariance" for name, root in given.items() if root is not None]
+        return f"d = {self.dim}, n = {self.context}, sigma ~ {self.noise}{''.join(correlated)}"
+
+    @property
     def identity(self) -> tuple:
         """Equal for equal problems, and hashable; where covariances are being traced, equal for the same ones."""
         roots = [
