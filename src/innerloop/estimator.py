@@ -1,0 +1,242 @@
+"""A trained model as a scikit-learn regressor: the examples are its prompt, what it says of a query is the prediction.
+
+`innerloop.standard` says how data of any units, size and correlations become a problem like those of training.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Self
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from innerloop.models import CausalDecoder, LinearTransformer
+from innerloop.models.linear import Blockwise
+from innerloop.shipped import pretrained
+from innerloop.standard import Running, Standard
+from innerloop.tasks import LinearRegression
+from innerloop.types import Prompt
+
+try:
+    from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+    from sklearn.utils.validation import check_is_fitted, validate_data
+except ImportError as error:
+    raise ImportError(
+        'InContextRegressor needs scikit-learn 1.6 or later: pip install "innerloop[estimator]"'
+    ) from error
+
+_QUERIES = 64  # that a decoder answers at a time
+
+
+class InContextRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """Regression by a trained linear transformer or decoder, which learns from the rows of `fit` in its forward pass.
+
+    The rows become the model's prompt: inputs centred, scaled and whitened, labels centred and scaled to the mean square
+    of training; what the model computes is brought back to the units of the data. Scaling X or y, or adding constants to
+    them, therefore changes the prediction as it should and in no other way. Many rows count as the trained number of
+    examples with less noise. See `innerloop.standard` for all of it.
+
+    A linear transformer reads nothing but moments, so `partial_fit` streams in memory that does not grow with the rows.
+    DIAG and GD++ have a few numbers a layer and read any number of features; FULL reads as many as it was trained on. A
+    decoder keeps the rows: at most `points - 1`, of as many features as it was trained on.
+
+    Args:
+        model: a trained model, or the name of a shipped one (`innerloop.pretrained()` lists them).
+        task: the problem that the model was trained on. By default that of a shipped model; for others the context length
+            and label variance that the model's inner scales say, as those of every run with a spec do, and for a decoder
+            labels without noise.
+
+    Attributes:
+        coef_: weights in the units of the data, `(features,)`, or `(outputs, features)` if y has two axes.
+        intercept_: a number, or `(outputs,)`.
+        coef_path_, intercept_path_: both after 0, 1, .. layers, with one leading axis of `layers + 1`.
+        noise_: what the model believes of the noise, in the units of y: the sigma whose ridge solution is nearest to the
+            model's weights, in its whitened inputs. With rows in plenty, ridge hardly depends on sigma and neither does
+            this say much. A number, or `(outputs,)`.
+        moments_: mean and scatter of all rows seen.
+        prompt_: a decoder's rows. It has none of the attributes that speak of weights.
+        n_samples_seen_, n_features_in_, feature_names_in_: as in scikit-learn.
+
+    Raises (in `fit` and `partial_fit`):
+        ValueError: the model is unknown, does not tell its problem, or cannot read so many features or rows; or its weights
+            are not finite on these data.
+    """
+
+    def __init__(self, model: Any = "diag-7-uniform5", *, task: LinearRegression | None = None):
+        self.model = model
+        self.task = task
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Take the rows X `(rows, features)` and labels y `(rows,)` or `(rows, outputs)` as the examples."""
+        return self._add(X, y, first=True)
+
+    def partial_fit(self, X: Any, y: Any) -> Self:
+        """Add rows to those of before; in chunks or at once, the result is the same but for rounding."""
+        return self._add(X, y, first=not hasattr(self, "moments_"))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The predictions, `(rows,)` or `(rows, outputs)`."""
+        check_is_fitted(self)
+        X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
+        if hasattr(self, "prompt_"):
+            answers = self._decoded(X)
+            return answers if self._several_ else answers[:, 0]
+        return X @ self.coef_.T + self.intercept_
+
+    def _add(self, X: Any, y: Any, *, first: bool) -> Self:
+        X, y = validate_data(
+            self, X, y, reset=first, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
+        )
+        Y = y.reshape(len(y), -1)
+        features = X.shape[1]
+        known = _Known.of(self.model, self.task).at_dim(features)
+        running = Running.of(X, Y)
+        if not first:
+            if len(running.mean) != len(self.moments_.mean) or (y.ndim == 2) != self._several_:
+                raise ValueError(
+                    f"y must have {len(self.moments_.mean) - features} outputs, as before, got shape {y.shape}"
+                )
+            running = self.moments_ + running
+        standard = known.standard(running, features)
+        if isinstance(known.model, CausalDecoder):
+            rows = (X, Y) if first else tuple(map(np.concatenate, zip(self.prompt_, (X, Y), strict=True)))
+            if len(rows[0]) >= known.model.points:
+                raise ValueError(
+                    f"this decoder holds {known.model.points - 1} rows and a query, got {len(rows[0])} rows"
+                )
+            self.prompt_ = rows
+        self._several_ = y.ndim == 2
+        self.moments_, self.n_samples_seen_ = running, running.count
+        if isinstance(known.model, LinearTransformer):
+            self._read(known.model, standard)
+        return self
+
+    def _read(self, model: LinearTransformer, standard: Standard) -> None:
+        """Set what there is to know of the weights."""
+        path = np.stack([_path(model, S) for S in standard.S], axis=1)  # (layers + 1, outputs, features)
+        if not np.isfinite(path[-1]).all():
+            raise ValueError(
+                "the model's weights are not finite on these data; fewer layers, or DIAG instead of FULL, are safer"
+            )
+        coef = standard.weights(path)
+        means = self.moments_.mean
+        intercept = means[coef.shape[-1] :] - coef @ means[: coef.shape[-1]]
+        noise = standard.noise(path[-1])
+        if not self._several_:
+            coef, intercept, noise = coef[:, 0], intercept[:, 0], float(noise[0])
+        self.coef_path_, self.intercept_path_, self.noise_ = coef, intercept, noise
+        self.coef_, self.intercept_ = coef[-1], intercept[-1]
+
+    def _decoded(self, X: np.ndarray) -> np.ndarray:
+        """A decoder's answers to the queries X, `(rows, outputs)`."""
+        known = _Known.of(self.model, self.task)
+        features = X.shape[1]
+        standard = known.standard(self.moments_, features)
+        mean, scale = self.moments_.mean, standard.label_scale
+        x = (self.prompt_[0] - mean[:features]) @ standard.whiten
+        y = (self.prompt_[1] - mean[features:]) * scale
+        padded = np.pad((X - mean[:features]) @ standard.whiten, ((0, -len(X) % _QUERIES), (0, 0)))
+        blocks = padded.reshape(-1, _QUERIES, features)
+        dtype = known.model.positions.dtype
+        x, y, blocks = (np.asarray(part, dtype) for part in (x, y.T, blocks))
+        answers = np.stack(
+            [
+                np.concatenate([np.asarray(_answers(known.model, x, one, block)) for block in blocks])
+                for one in y
+            ],
+            axis=1,
+        )[: len(X)].astype(float)
+        return np.where(scale > 0, answers / np.where(scale > 0, scale, 1.0), 0.0) + mean[features:]
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A model, and the sizes of the problem that it was trained on: features, examples, and mean square of labels."""
+
+    model: Any
+    dim: int
+    context: int
+    energy: float
+
+    @staticmethod
+    def of(model: Any, task: LinearRegression | None) -> "_Known":
+        if isinstance(model, str):
+            shipped = pretrained(model)
+            model, task = shipped.model, task or shipped.task
+        if not isinstance(model, LinearTransformer | CausalDecoder):
+            raise ValueError(
+                "model must be a linear transformer, a decoder, or the name of a shipped model,"
+                f" got {type(model).__name__}"
+            )
+        if task is not None:
+            if task.dim != model.dim or task.input_root is not None or task.weight_root is not None:
+                raise ValueError(
+                    f"task must be that of training, with dim {model.dim} and isotropic inputs and weights, got {task}"
+                )
+            return _Known(model, task.dim, task.context, task.label_variance)
+        if isinstance(model, CausalDecoder):
+            return _Known(model, model.dim, model.points, float(model.dim))
+        energy = model.label_scale**-2
+        if energy < 0.99 * model.dim:  # label_scale may be rounded
+            raise ValueError(
+                f"the model's label_scale {model.label_scale:g} is none of a problem with dim {model.dim}, whose labels"
+                " have a mean square of dim and more: say by task= what the model was trained on"
+            )
+        return _Known(model, model.dim, model.context, energy)
+
+    def at_dim(self, dim: int) -> "_Known":
+        """The same for another number of features, with as many examples and as much energy for each."""
+        if dim == self.dim:
+            return self
+        if not isinstance(self.model, Blockwise):
+            kind = "a decoder" if isinstance(self.model, CausalDecoder) else "a FULL model"
+            raise ValueError(
+                f"{kind} of dim {self.dim} cannot read {dim} features; DIAG and GD++ models read any number"
+            )
+        ratio = dim / self.dim
+        return _Known(self.model.at_dim(dim), dim, max(1, round(self.context * ratio)), self.energy * ratio)
+
+    def standard(self, running: Running, features: int) -> Standard:
+        """The data as the model sees them; the spectrum of its inputs ends near Marchenko and Pastur's edge."""
+        edge = (1 + (self.dim / self.context) ** 0.5) ** 2
+        return Standard.of(running, features, context=self.context, energy=self.energy, edge=edge)
+
+
+def _path(model: LinearTransformer, S: np.ndarray) -> np.ndarray:
+    """`model.implicit_weights` in NumPy and float64, `(layers + 1, dim)`.
+
+    Moments of any number of features take a few products of small matrices, and no time to compile a program for them.
+    """
+    identity = np.eye(len(S))
+    T, path = identity, [identity]
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks for what is not finite
+        for increment in _increments(model):
+            A = identity + increment(S)
+            S, T = A @ S @ A.T, A @ T
+            path.append(T)
+    return -np.stack(path)[:, -1, :-1]
+
+
+def _increments(model: LinearTransformer) -> list[Callable[[np.ndarray], np.ndarray]]:
+    """Every layer's map from S to sum_k P_k S Q_k, in the paper's convention."""
+    if isinstance(model, Blockwise):
+        block = (np.arange(model.dim + 1) == model.dim).astype(int)
+        flows = np.asarray(model.flows(), float)[:, block[:, None], block]
+        return [partial(np.multiply, layer) for layer in flows]
+    P, Q = (np.asarray(each, float) for each in model.matrices())
+    return [partial(_attention, *layer) for layer in zip(P, Q, strict=True)]
+
+
+def _attention(P: np.ndarray, Q: np.ndarray, S: np.ndarray) -> np.ndarray:
+    return np.einsum("hij,jk,hkl->il", P, S, Q, optimize=True)
+
+
+@eqx.filter_jit
+def _answers(
+    model: CausalDecoder, x: Float[Array, "n dim"], y: Float[Array, "n"], queries: Float[Array, "q dim"]
+) -> Float[Array, "q"]:
+    xs, ys = (jnp.broadcast_to(part[None], (len(queries), *part.shape)) for part in (x, y))
+    return model.predict(Prompt(x=xs, y=ys, query=queries))
