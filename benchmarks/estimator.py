@@ -111,8 +111,8 @@ def summary(name: str, ratios: np.ndarray, differences: list[Estimate]) -> dict:
         name,
         "shown",
         float(np.exp(np.log(ratios).mean())),
-        note=f"geometric mean of {len(ratios)} data sets, from {ratios.min():.3g} to {ratios.max():.3g}; beyond two standard"
-        f" errors better on {better}, worse on {worse}",
+        note=f"geometric mean of {len(ratios)} data sets, from {ratios.min():.3g} to {ratios.max():.3g};"
+        f" beyond two standard errors better on {better}, worse on {worse}",
     )
 
 
