@@ -239,24 +239,28 @@ def speed() -> list[dict]:
     y = X @ w + rng.normal(size=len(X))
     ours, theirs = il.InContextRegressor(), Ridge(solver="cholesky")
 
-    def seconds(candidate) -> float:
-        began = time.perf_counter()
+    def seconds(candidate) -> tuple[float, float]:
+        """Of a clock, and of the cores together."""
+        began, busy = time.perf_counter(), time.process_time()
         candidate.fit(X, y)
-        return time.perf_counter() - began
+        return time.perf_counter() - began, time.process_time() - busy
 
     for candidate in (ours, theirs):
         seconds(candidate)
     pairs = np.array([(seconds(ours), seconds(theirs)) for _ in range(7)])
-    note = f"medians {np.median(pairs[:, 0]):.3f} s and {np.median(pairs[:, 1]):.3f} s of {len(pairs)} pairs"
-    return [
-        row(
-            "fit on 10^6 rows of 20 features",
-            "InContextRegressor / Ridge(solver='cholesky'), median ratio of pairs",
-            "<= 1.5",
-            float(np.median(pairs[:, 0] / pairs[:, 1])),
-            note=note,
+    found = []
+    for index, what in enumerate(("time", "time of all cores together")):
+        ours_, theirs_ = pairs[:, :, index].T
+        found.append(
+            row(
+                "fit on 10^6 rows of 20 features",
+                f"InContextRegressor / Ridge(solver='cholesky'), {what}",
+                "<= 1.5",
+                float(np.median(ours_ / theirs_)),
+                note=f"median ratio of {len(pairs)} pairs, with medians {np.median(ours_):.3f} s and {np.median(theirs_):.3f} s",
+            )
         )
-    ]
+    return found
 
 
 GROUPS: dict[str, Callable[[], list[dict]]] = {

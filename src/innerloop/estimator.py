@@ -65,7 +65,9 @@ class InContextRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             are not finite on these data.
     """
 
-    def __init__(self, model: Any = "diag-7-uniform5", *, task: LinearRegression | None = None):
+    def __init__(
+        self, model: Any = "diag-7-uniform5", *, task: Any = None
+    ):  # checked in fit, as scikit-learn asks
         self.model = model
         self.task = task
 
@@ -162,7 +164,7 @@ class _Known:
     energy: float
 
     @staticmethod
-    def of(model: Any, task: LinearRegression | None) -> "_Known":
+    def of(model: Any, task: Any) -> "_Known":
         if isinstance(model, str):
             shipped = pretrained(model)
             model, task = shipped.model, task or shipped.task
@@ -172,7 +174,8 @@ class _Known:
                 f" got {type(model).__name__}"
             )
         if task is not None:
-            if task.dim != model.dim or task.input_root is not None or task.weight_root is not None:
+            fits = isinstance(task, LinearRegression) and task.dim == model.dim
+            if not fits or task.input_root is not None or task.weight_root is not None:
                 raise ValueError(
                     f"task must be that of training, with dim {model.dim} and isotropic inputs and weights, got {task}"
                 )
