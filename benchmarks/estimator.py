@@ -257,7 +257,7 @@ def speed() -> list[dict]:
                 f"InContextRegressor / Ridge(solver='cholesky'), {what}",
                 "<= 1.5",
                 float(np.median(ours_ / theirs_)),
-                note=f"median ratio of {len(pairs)} pairs, with medians {np.median(ours_):.3f} s and {np.median(theirs_):.3f} s",
+                note=f"median ratio of {len(pairs)} pairs; medians {np.median(ours_):.3f} s, {np.median(theirs_):.3f} s",
             )
         )
     return found

@@ -244,6 +244,18 @@ def test_a_decoder_is_asked_with_the_rows_as_its_prompt(rng):
     assert not hasattr(regressor, "coef_")
 
 
+def test_another_kind_of_model_takes_the_place_of_the_first(rng):
+    """With set_params and fit; a linear transformer leaves no weights to a decoder, and that no prompt to it."""
+    X, y, _ = problem(rng, 9, 3)
+    regressor = il.InContextRegressor(DECODER).fit(X, y).set_params(model=FREE.model).fit(X, y)
+    np.testing.assert_array_equal(
+        regressor.predict(X), il.InContextRegressor(FREE.model).fit(X, y).predict(X)
+    )
+    regressor.set_params(model=DECODER).fit(X, y)
+    assert not hasattr(regressor, "coef_") and not hasattr(regressor, "noise_")
+    np.testing.assert_array_equal(regressor.predict(X), il.InContextRegressor(DECODER).fit(X, y).predict(X))
+
+
 FULL = il.LinearTransformer.full(10, 1, key=jax.random.key(0))
 
 

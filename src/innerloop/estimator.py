@@ -29,6 +29,7 @@ except ImportError as error:
     ) from error
 
 _QUERIES = 64  # that a decoder answers at a time
+_FOUND = ("coef_", "intercept_", "coef_path_", "intercept_path_", "noise_", "prompt_")
 
 
 class InContextRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -60,15 +61,13 @@ class InContextRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         prompt_: a decoder's rows. It has none of the attributes that speak of weights.
         n_samples_seen_, n_features_in_, feature_names_in_: as in scikit-learn.
 
-    Raises (in `fit` and `partial_fit`):
-        ValueError: the model is unknown, does not tell its problem, or cannot read so many features or rows; or its weights
-            are not finite on these data.
+    Raises:
+        ValueError: in `fit`: the model is unknown, does not tell its problem, or cannot read so many features or rows; or its
+            weights are not finite on these data.
     """
 
-    def __init__(
-        self, model: Any = "diag-7-uniform5", *, task: Any = None
-    ):  # checked in fit, as scikit-learn asks
-        self.model = model
+    def __init__(self, model: Any = "diag-7-uniform5", *, task: Any = None):
+        self.model = model  # checked in fit, as scikit-learn asks
         self.task = task
 
     def fit(self, X: Any, y: Any) -> Self:
@@ -85,73 +84,63 @@ class InContextRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
         if hasattr(self, "prompt_"):
             answers = self._decoded(X)
-            return answers if self._several_ else answers[:, 0]
+            return answers if self._several else answers[:, 0]
         return X @ self.coef_.T + self.intercept_
 
     def _add(self, X: Any, y: Any, *, first: bool) -> Self:
         X, y = validate_data(
             self, X, y, reset=first, dtype=[np.float64, np.float32], multi_output=True, y_numeric=True
         )
-        Y = y.reshape(len(y), -1)
-        features = X.shape[1]
-        known = _Known.of(self.model, self.task).at_dim(features)
-        running = Running.of(X, Y)
+        rows = (X, y.reshape(len(y), -1))
+        known = _Known.of(self.model, self.task).at_dim(X.shape[1]) if first else self._known
+        moments = Running.of(*rows)
         if not first:
-            if len(running.mean) != len(self.moments_.mean) or (y.ndim == 2) != self._several_:
-                raise ValueError(
-                    f"y must have {len(self.moments_.mean) - features} outputs, as before, got shape {y.shape}"
-                )
-            running = self.moments_ + running
-        standard = known.standard(running, features)
+            if len(moments.mean) != len(self.moments_.mean) or (y.ndim == 2) != self._several:
+                outputs = len(self.moments_.mean) - X.shape[1]
+                raise ValueError(f"y must have {outputs} outputs, as before, got shape {y.shape}")
+            moments = self.moments_ + moments
         if isinstance(known.model, CausalDecoder):
-            rows = (X, Y) if first else tuple(map(np.concatenate, zip(self.prompt_, (X, Y), strict=True)))
-            if len(rows[0]) >= known.model.points:
-                raise ValueError(
-                    f"this decoder holds {known.model.points - 1} rows and a query, got {len(rows[0])} rows"
-                )
-            self.prompt_ = rows
-        self._several_ = y.ndim == 2
-        self.moments_, self.n_samples_seen_ = running, running.count
-        if isinstance(known.model, LinearTransformer):
-            self._read(known.model, standard)
+            if not first:
+                rows = tuple(map(np.concatenate, zip(self.prompt_, rows, strict=True)))
+            found = {"prompt_": known.checked(rows)}
+        else:
+            found = self._weights(known, moments, several=y.ndim == 2)
+        for name in _FOUND:  # of a model of another kind, before
+            vars(self).pop(name, None)
+        vars(self).update(found)
+        self._known, self._several = known, y.ndim == 2
+        self.moments_, self.n_samples_seen_ = moments, moments.count
         return self
 
-    def _read(self, model: LinearTransformer, standard: Standard) -> None:
-        """Set what there is to know of the weights."""
-        path = np.stack([_path(model, S) for S in standard.S], axis=1)  # (layers + 1, outputs, features)
+    def _weights(self, known: "_Known", moments: Running, *, several: bool) -> dict[str, Any]:
+        """What there is to know of a linear transformer's weights, by the names of the attributes."""
+        standard = known.standard(moments)
+        path = np.stack(
+            [_path(known.model, S) for S in standard.S], axis=1
+        )  # (layers + 1, outputs, features)
         if not np.isfinite(path[-1]).all():
             raise ValueError(
                 "the model's weights are not finite on these data; fewer layers, or DIAG instead of FULL, are safer"
             )
-        coef = standard.weights(path)
-        means = self.moments_.mean
-        intercept = means[coef.shape[-1] :] - coef @ means[: coef.shape[-1]]
-        noise = standard.noise(path[-1])
-        if not self._several_:
+        coef, noise = standard.weights(path), standard.noise(path[-1])
+        intercept = moments.mean[known.dim :] - coef @ moments.mean[: known.dim]
+        if not several:
             coef, intercept, noise = coef[:, 0], intercept[:, 0], float(noise[0])
-        self.coef_path_, self.intercept_path_, self.noise_ = coef, intercept, noise
-        self.coef_, self.intercept_ = coef[-1], intercept[-1]
+        return dict(zip(_FOUND, (coef[-1], intercept[-1], coef, intercept, noise), strict=False))
 
     def _decoded(self, X: np.ndarray) -> np.ndarray:
         """A decoder's answers to the queries X, `(rows, outputs)`."""
-        known = _Known.of(self.model, self.task)
-        features = X.shape[1]
-        standard = known.standard(self.moments_, features)
+        model, dim = self._known.model, self._known.dim
+        standard = self._known.standard(self.moments_)
         mean, scale = self.moments_.mean, standard.label_scale
-        x = (self.prompt_[0] - mean[:features]) @ standard.whiten
-        y = (self.prompt_[1] - mean[features:]) * scale
-        padded = np.pad((X - mean[:features]) @ standard.whiten, ((0, -len(X) % _QUERIES), (0, 0)))
-        blocks = padded.reshape(-1, _QUERIES, features)
-        dtype = known.model.positions.dtype
-        x, y, blocks = (np.asarray(part, dtype) for part in (x, y.T, blocks))
-        answers = np.stack(
-            [
-                np.concatenate([np.asarray(_answers(known.model, x, one, block)) for block in blocks])
-                for one in y
-            ],
-            axis=1,
-        )[: len(X)].astype(float)
-        return np.where(scale > 0, answers / np.where(scale > 0, scale, 1.0), 0.0) + mean[features:]
+        dtype = model.positions.dtype
+        x = np.asarray((self.prompt_[0] - mean[:dim]) @ standard.whiten, dtype)
+        labels = np.asarray((self.prompt_[1] - mean[dim:]) * scale, dtype).T
+        queries = np.pad((X - mean[:dim]) @ standard.whiten, ((0, -len(X) % _QUERIES), (0, 0)))
+        blocks = np.asarray(queries, dtype).reshape(-1, _QUERIES, dim)
+        answers = [np.concatenate([_answers(model, x, y, block) for block in blocks]) for y in labels]
+        answers = np.stack(answers, axis=1)[: len(X)].astype(float)
+        return np.where(scale > 0, answers / np.where(scale > 0, scale, 1.0), 0.0) + mean[dim:]
 
 
 @dataclass(frozen=True)
@@ -202,10 +191,18 @@ class _Known:
         ratio = dim / self.dim
         return _Known(self.model.at_dim(dim), dim, max(1, round(self.context * ratio)), self.energy * ratio)
 
-    def standard(self, running: Running, features: int) -> Standard:
+    def checked(self, rows: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        """The rows, if the decoder can hold them."""
+        if len(rows[0]) >= self.model.points:
+            raise ValueError(
+                f"this decoder holds {self.model.points - 1} rows and a query, got {len(rows[0])} rows"
+            )
+        return rows
+
+    def standard(self, moments: Running) -> Standard:
         """The data as the model sees them; the spectrum of its inputs ends near Marchenko and Pastur's edge."""
         edge = (1 + (self.dim / self.context) ** 0.5) ** 2
-        return Standard.of(running, features, context=self.context, energy=self.energy, edge=edge)
+        return Standard.of(moments, self.dim, context=self.context, energy=self.energy, edge=edge)
 
 
 def _path(model: LinearTransformer, S: np.ndarray) -> np.ndarray:

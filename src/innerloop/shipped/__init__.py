@@ -18,7 +18,7 @@ import numpy as np
 import polars as pl
 
 from innerloop.models import LinearTransformer
-from innerloop.study.spec import ModelSpec, RunSpec, nearest, parse_spec
+from innerloop.study.spec import RunSpec, nearest, parse_spec
 from innerloop.tasks import LinearRegression
 
 _MODELS = files(__package__) / "models"
@@ -64,10 +64,8 @@ def pretrained(name: str | None = None) -> Pretrained | pl.DataFrame:
     if name not in names():
         raise ValueError(f"there is no shipped model {name!r}{nearest(name, names())}")
     content = _content(name)
-    spec = parse_spec(content["spec"])
-    model_spec = spec.model.model_copy(update={"layers": content["layers"]})
-    leaves = [jnp.asarray(np.array(leaf), float) for leaf in content["parameters"]]
-    model = jax.tree.unflatten(_structure(model_spec, spec.task.build()), leaves)
+    spec, exact = _exact(name)
+    model = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), exact)
     return Pretrained(name, model, spec, content["results"], content["provenance"])
 
 
@@ -78,8 +76,14 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(name.removesuffix(".json") for name in found if name.endswith(".json")))
 
 
-def _structure(spec: ModelSpec, task: LinearRegression):
-    return jax.tree.structure(eqx.filter_eval_shape(spec.build, task))  # nothing is drawn
+@cache
+def _exact(name: str) -> tuple[RunSpec, LinearTransformer]:
+    """The spec, and the model as NumPy arrays in the precision of training."""
+    content = _content(name)
+    spec = parse_spec(content["spec"])
+    build = spec.model.model_copy(update={"layers": content["layers"]}).build
+    structure = jax.tree.structure(eqx.filter_eval_shape(build, spec.task.build()))  # nothing is drawn
+    return spec, jax.tree.unflatten(structure, [np.array(leaf) for leaf in content["parameters"]])
 
 
 @cache
