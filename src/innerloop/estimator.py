@@ -62,8 +62,8 @@ class InContextRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         n_samples_seen_, n_features_in_, feature_names_in_: as in scikit-learn.
 
     Raises:
-        ValueError: in `fit`: the model is unknown, does not tell its problem, or cannot read so many features or rows; or its
-            weights are not finite on these data.
+        ValueError: in `fit`: the model is unknown, does not tell its problem, or cannot read so many features or rows; or
+            its weights are not finite on these data.
     """
 
     def __init__(self, model: Any = "diag-7-uniform5", *, task: Any = None):
