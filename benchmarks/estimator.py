@@ -4,7 +4,8 @@
     python benchmarks/estimator.py --only accuracy  # one group; the others' rows stay as they are
 
 Accuracy is that of repeated five-fold cross-validation. Its standard error is corrected for training sets that overlap
-(Nadeau and Bengio 2003), as is that of the paired difference to RidgeCV. Times are of a machine that did nothing else.
+(Nadeau and Bengio 2003), as is that of the paired difference to RidgeCV. Times mean something only where a machine did
+nothing else.
 """
 
 import time
