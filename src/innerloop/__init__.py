@@ -6,10 +6,12 @@ from innerloop.lazy import lazily
 
 if TYPE_CHECKING:
     from innerloop import papers, predictors, probe
+    from innerloop.estimator import InContextRegressor
     from innerloop.evaluation import bayes_floor, evaluate, loss_by_sigma
     from innerloop.models import CausalDecoder, LinearTransformer
     from innerloop.portable import export
     from innerloop.probe import describe
+    from innerloop.shipped import pretrained
     from innerloop.study import load_run, load_study
     from innerloop.tasks import Categorical, Fixed, LinearRegression, Uniform, parse_noise
     from innerloop.train import fit
@@ -19,6 +21,7 @@ __all__ = [
     "Categorical",
     "CausalDecoder",
     "Fixed",
+    "InContextRegressor",
     "LinearRegression",
     "LinearTransformer",
     "Moments",
@@ -35,18 +38,21 @@ __all__ = [
     "papers",
     "parse_noise",
     "predictors",
+    "pretrained",
     "probe",
 ]
 
 _found = lazily(
     __name__,
     {
+        "innerloop.estimator": ("InContextRegressor",),
         "innerloop.evaluation": ("bayes_floor", "evaluate", "loss_by_sigma"),
         "innerloop.models": ("CausalDecoder", "LinearTransformer"),
         "innerloop.papers": ("papers",),
         "innerloop.predictors": ("predictors",),
         "innerloop.portable": ("export",),
         "innerloop.probe": ("describe", "probe"),
+        "innerloop.shipped": ("pretrained",),
         "innerloop.study": ("load_run", "load_study"),
         "innerloop.tasks": ("Categorical", "Fixed", "LinearRegression", "Uniform", "parse_noise"),
         "innerloop.train": ("fit",),

@@ -17,6 +17,7 @@ import functools
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import equinox as eqx
@@ -359,6 +360,16 @@ class Blockwise(LinearTransformer):
         flows = self.inner_flows()
         q = jnp.broadcast_to(jnp.eye(2, dtype=flows.dtype), flows.shape)
         return Diag(p=flows.swapaxes(1, 2), q=q, **self._sizes())
+
+    def at_dim(self, dim: int) -> Self:
+        """The same flows for inputs of `dim` features, in the problem that is to `dim` what the model's own was to its dim.
+
+        That is, with as many examples and as much energy of labels a feature: where S / context has the spectrum, and the
+        scaled labels have the size, that the flows were made for. They tend to those of the same limit as both dims grow.
+        """
+        ratio = dim / self.dim
+        context = max(1, round(self.context * ratio))
+        return replace(self, dim=dim, context=context, label_scale=self.label_scale / math.sqrt(ratio))
 
     def _stack(self, dtype):
         return self.inner_flows().astype(dtype)
