@@ -53,7 +53,7 @@ def reproduce(
         str | None,
         typer.Option(
             help="Outputs, separated by commas; vladymyrov2024: table1, figure1 to figure7, regret, theorems, mechanisms, "
-            "findings; goel2026: curves, speed, matched, shifts, positions, findings. By default all."
+            "findings; goel2026: curves, speed, matched, shifts, positions, attention, probes, findings. By default all."
         ),
     ] = None,
     budget: Annotated[

@@ -53,6 +53,7 @@ def arm_rows(arm: Arm, end: float, validation: float) -> list[dict]:
             "feature_map": arm.feature_map,
             "final_layer_norm": arm.final_layer_norm,
             "data": arm.data,
+            "layers": arm.layers or 3,
             "learning_rate": rate,
             "seed": seed,
             "step": step,

@@ -1,6 +1,5 @@
 """What the trained decoders say of the paper's claims: as published, on equal terms, and of hybrids."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -15,9 +14,9 @@ _FRACTION = 0.9  # of the way from the first loss to the best, which is what the
 _PLAIN = ("softmax", "linear")
 
 
-def findings(frame: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
-    """All questions, from a function that gives the frames "published" and "matched" by name."""
-    as_published, matched = frame("published"), frame("matched").filter("chosen")
+def findings(as_published: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
+    """All questions, from the frames of the jobs of both kinds."""
+    matched = matched.filter("chosen")
     tables = [
         _speed_as_published(as_published),
         _speed_on_equal_terms(matched),

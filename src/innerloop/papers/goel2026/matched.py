@@ -45,9 +45,10 @@ class Arm:
         feature_map: of linear attention.
         final_layer_norm: whether tokens are normalised before the prediction is read.
         data: "fresh" sequences in every batch, or batches from the published "pool" of 16 000.
+        layers: depth, where it is not the setting's.
 
     Raises:
-        ValueError: the optimiser or the data are unknown.
+        ValueError: the optimiser or the data are unknown, or there is no layer.
     """
 
     mixers: str
@@ -55,8 +56,11 @@ class Arm:
     feature_map: FeatureMap = "relu2"
     final_layer_norm: bool = True
     data: Data = "fresh"
+    layers: int | None = None
 
     def __post_init__(self):
+        if self.layers is not None and self.layers < 1:
+            raise ValueError(f"layers must be at least 1, got {self.layers!r}")
         for name, choices in (("optimizer", Optimizer), ("data", Data)):
             if (value := getattr(self, name)) not in get_args(choices):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(choices))}, got {value!r}")
@@ -100,12 +104,16 @@ class Setting:
         """The learning rates to choose from."""
         return dict(self.rates)[optimizer]
 
+    def depth(self, arm: Arm) -> int:
+        """Layers of the arm's decoder."""
+        return arm.layers or self.layers
+
     def model(self, arm: Arm, key: Key[Array, ""]) -> CausalDecoder:
         """An initial model."""
         return CausalDecoder(
             DIM,
             POINTS,
-            self.layers,
+            self.depth(arm),
             mixers=arm.mixers,
             width=self.width,
             heads=self.heads,
@@ -193,12 +201,12 @@ def _train_together(
     training = Arrays.of(pool().split()[0]) if arm.data == "pool" else None
     start, run, judge = _programs(arm, setting)
     models, states = start(keys)
-    tables = [_table(arm, members, 0, 0, names, judge(models, judged_on))]
+    tables = [_table(arm, setting, members, 0, names, judge(models, judged_on))]
     for first in range(0, setting.steps, setting.every):
         steps = jnp.arange(first, min(first + setting.every, setting.steps))
         models, states = run(models, states, keys, peaks, steps, training)
         step = int(steps[-1]) + 1
-        tables.append(_table(arm, members, step, step * setting.batch, names, judge(models, judged_on)))
+        tables.append(_table(arm, setting, members, step, names, judge(models, judged_on)))
         if progress is not None:
             progress(step)
     return pl.concat(tables), models
@@ -378,9 +386,9 @@ def _judged(models: CausalDecoder, sets: _Judged) -> Float[Array, "sets runs poi
 
 def _table(
     arm: Arm,
+    setting: Setting,
     members: Sequence[tuple[float, int]],
     step: int,
-    seen: int,
     names: Sequence[str],
     losses: Float[Array, "sets runs points"],
 ) -> pl.DataFrame:
@@ -395,10 +403,11 @@ def _table(
             "feature_map": np.full(len(sets), arm.feature_map),
             "final_layer_norm": np.full(len(sets), arm.final_layer_norm),
             "data": np.full(len(sets), arm.data),
+            "layers": np.full(len(sets), setting.depth(arm), np.int64),
             "learning_rate": rates[runs],
             "seed": seeds[runs].astype(np.int64),
             "step": np.full(len(sets), step, np.int32),
-            "sequences_seen": np.full(len(sets), seen, np.int64),
+            "sequences_seen": np.full(len(sets), step * setting.batch, np.int64),
             "set": np.asarray(names)[sets],
             "position": positions.astype(np.int32),
             "loss": values.ravel(),

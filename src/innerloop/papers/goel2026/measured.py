@@ -64,7 +64,10 @@ def _on_equal_terms(arm: Arm, budget: Budget, seeds: list[int]) -> dict[str, pl.
         chosen=pl.col("learning_rate") == best, parameters=pl.lit(first.parameters)
     )
     model = jax.tree.map(lambda leaf: leaf[rates.index(best)], first.models)
-    about = asdict(arm) | {"validation_loss": last_validation(first.losses)[best]}
+    about = asdict(arm) | {
+        "layers": budget.setting.depth(arm),
+        "validation_loss": last_validation(first.losses)[best],
+    }
     columns = [pl.lit(value).alias(name) for name, value in about.items()]
     inside = _inside(model, arm, budget, seeds[0])
     return {"matched": matched} | {kind: frame.select(*columns, pl.all()) for kind, frame in inside.items()}

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from innerloop import figures
 from innerloop.evaluation.convergence import ratio_of_means, samples_to
 from innerloop.files import write_atomically
+from innerloop.papers.findings import grids
 from innerloop.papers.goel2026.data import DIM, POINTS
+from innerloop.papers.goel2026.findings import findings
 from innerloop.papers.goel2026.inside import LEAST_SQUARES
 from innerloop.papers.goel2026.published import published
 from innerloop.probe.linear_probes import LABEL
@@ -33,12 +35,14 @@ class Drawn:
         caption: what the report's table says.
         picture: a figure and its caption, if there is one.
         shown: the report's table, where the whole is too long.
+        grids: the report's tables, where one does not do.
     """
 
     table: pl.DataFrame
     caption: str
     picture: tuple[Figure, str] | None = None
     shown: pl.DataFrame | None = None
+    grids: tuple[Grid, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,20 +51,22 @@ class Output:
 
     Attributes:
         title: in the report.
-        kind: of the frames that it needs.
-        draw: makes it of their frames; told whether the published sizes were trained.
+        kinds: of the frames that it needs.
+        draw: makes it of these, in order; told whether the published sizes were trained.
     """
 
     title: str
-    kind: str
-    draw: Callable[[pl.DataFrame, bool], Drawn]
+    kinds: tuple[str, ...]
+    draw: Callable[..., Drawn]
 
 
-def make(name: str, frame: pl.DataFrame, published_sizes: bool, folder: Path) -> Section:
+def make(name: str, frames: dict[str, pl.DataFrame], published_sizes: bool, folder: Path) -> Section:
     """Draw the output `name`, write its files into `folder`, and give its part of the report."""
     output = OUTPUTS[name]
-    drawn = output.draw(frame, published_sizes)
+    drawn = output.draw(*(frames[kind] for kind in output.kinds), published_sizes)
     write_atomically(folder / f"{name}.csv", drawn.table.write_csv)
+    if drawn.grids:
+        return Section(name, output.title, grids=drawn.grids)
     table = drawn.table if drawn.shown is None else drawn.shown
     rows = tuple(tuple(_text(value) for value in row) for row in table.iter_rows())
     grid = Grid(drawn.caption, tuple(column.replace("_", " ") for column in table.columns), rows)
@@ -162,10 +168,10 @@ def _listed(values: np.ndarray) -> str:
     return ", ".join(f"{value:,.0f}" for value in values)
 
 
-# On equal terms: columns mixers, optimizer, feature_map, final_layer_norm, data, learning_rate, seed, step,
+# On equal terms: columns mixers, optimizer, feature_map, final_layer_norm, data, layers, learning_rate, seed, step,
 # sequences_seen, set, position, loss, chosen, parameters.
 
-_ARM = ["mixers", "optimizer", "feature_map", "final_layer_norm", "data"]
+_ARM = ["mixers", "layers", "optimizer", "feature_map", "final_layer_norm", "data"]
 
 
 def _matched(frame: pl.DataFrame, _: bool) -> Drawn:
@@ -257,10 +263,17 @@ def _best_arms(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _plain() -> pl.Expr:
-    return (pl.col("data") == "fresh") & pl.col("final_layer_norm") & (pl.col("feature_map") == "relu2")
+    """Fresh sequences, a final LayerNorm, the paper's features, and the setting's depth: the others are deeper."""
+    shallow = pl.col("layers") == pl.col("layers").min()
+    return (
+        (pl.col("data") == "fresh")
+        & pl.col("final_layer_norm")
+        & (pl.col("feature_map") == "relu2")
+        & shallow
+    )
 
 
-# Inside arms: columns mixers, optimizer, feature_map, final_layer_norm, data, validation_loss, and those of
+# Inside arms: columns mixers, optimizer, feature_map, final_layer_norm, data, layers, validation_loss, and those of
 # `innerloop.papers.goel2026.inside`.
 
 
@@ -351,6 +364,11 @@ def _nearest(table: pl.DataFrame) -> pl.DataFrame:
     return exact.join(nearest, on=keys, maintain_order="left").select(*nearest.columns, *exact.columns[3:])
 
 
+def _findings(as_published: pl.DataFrame, matched: pl.DataFrame, _: bool) -> Drawn:
+    found = findings(as_published, matched)
+    return Drawn(found, "", grids=grids(found))
+
+
 def _best_inside(frame: pl.DataFrame) -> pl.DataFrame:
     """Of every mixer the arm of least validation loss among those of `_best_arms`, with the mixer's name as `method`."""
     plain = frame.filter(_plain())
@@ -413,11 +431,12 @@ def _printed(frame: pl.DataFrame) -> dict[tuple[str, str], float]:
 
 
 OUTPUTS = {
-    "curves": Output("As published", "published", _curves),
-    "speed": Output("How fast training is, as published", "published", _speed),
-    "matched": Output("On equal terms", "matched", _matched),
-    "shifts": Output("Test sets that differ from training", "matched", _shifts),
-    "positions": Output("Loss after every example", "matched", _positions),
-    "attention": Output("What heads attend to", "attention", _attention),
-    "probes": Output("How far each layer is from classical predictions", "probes", _probes),
+    "curves": Output("As published", ("published",), _curves),
+    "speed": Output("How fast training is, as published", ("published",), _speed),
+    "matched": Output("On equal terms", ("matched",), _matched),
+    "shifts": Output("Test sets that differ from training", ("matched",), _shifts),
+    "positions": Output("Loss after every example", ("matched",), _positions),
+    "attention": Output("What heads attend to", ("attention",), _attention),
+    "probes": Output("How far each layer is from classical predictions", ("probes",), _probes),
+    "findings": Output("What it says", ("published", "matched"), _findings),
 }

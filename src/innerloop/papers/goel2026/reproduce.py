@@ -95,12 +95,17 @@ def _prepared(out: Path, budget: str, resume: bool) -> Path:
 
 def missing(of: list[Job], outputs: list[str], measured: Path) -> list[Job]:
     """Those jobs that have left no file of a kind that one of the outputs needs."""
-    needed = {OUTPUTS[name].kind for name in outputs}
+    needed = {kind for name in outputs for kind in OUTPUTS[name].kinds}
     return [
         job
         for job in of
         if any(kind in needed and not (measured / file).exists() for kind, file in job.files.items())
     ]
+
+
+def _needed(frames: dict[str, pl.DataFrame], name: str) -> dict[str, pl.DataFrame]:
+    """Those of the output `name`."""
+    return {kind: frames[kind] for kind in OUTPUTS[name].kinds}
 
 
 def _train(
@@ -128,9 +133,9 @@ def _draw(pool: Pool, shown: list[str], out: Path, budget: str, progress: displa
         kind: pl.concat(
             [pl.read_parquet(out / "measured" / job.files[kind]) for job in jobs(amount) if kind in job.files]
         )
-        for kind in {OUTPUTS[name].kind for name in shown}
+        for kind in {kind for name in shown for kind in OUTPUTS[name].kinds}
     }
-    calls = {name: (make, name, frames[OUTPUTS[name].kind], amount.share == 1, out) for name in shown}
+    calls = {name: (make, name, _needed(frames, name), amount.share == 1, out) for name in shown}
     sections = {}
     for name, section in pool.outcomes(calls):
         sections[name] = section

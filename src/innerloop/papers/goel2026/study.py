@@ -77,7 +77,8 @@ class Job:
         arm = self.what
         mixers = arm.mixers.replace(",", "_").replace(":", "").replace("+", "and")
         norm = "" if arm.final_layer_norm else "-nonorm"
-        return f"{mixers}-{arm.feature_map}-{arm.optimizer}-{arm.data}{norm}"
+        depth = f"-{arm.layers}layers" if arm.layers else ""
+        return f"{mixers}-{arm.feature_map}-{arm.optimizer}-{arm.data}{norm}{depth}"
 
 
 BY_LAYER = "softmax,linear,linear"
@@ -85,7 +86,11 @@ BY_HEAD = "softmax:2+linear:2"
 _MAIN = tuple(
     Arm(mixers, optimizer) for mixers in ("softmax", "linear", BY_LAYER) for optimizer in ("adam", "muon")
 )
+_DEEP = tuple(
+    Arm(mixers, "muon", layers=6) for mixers in ("softmax", "linear")
+)  # the paper's claim is of six layers
 _MORE = (
+    Arm(BY_HEAD, "muon", layers=6),
     Arm(BY_HEAD, "adam"),
     *(Arm(mixers, "muon", final_layer_norm=False) for mixers in ("softmax", "linear")),
     *(Arm(mixers, "muon", data="pool") for mixers in ("softmax", "linear")),
@@ -115,7 +120,7 @@ BUDGETS = {
         descents=(1, 4),
         seconds=(("published", 20.0), ("matched", 30.0)),
     ),
-    # A run on equal terms takes a core about 30 s and its arm 25 s of compilation, from the times of 250 steps.
+    # A step of three layers takes a core about 60 ms: 100 s an arm, 200 s with six layers, and 25 s of compilation.
     "quick": Budget(
         depths=(1, 3),
         width=64,
@@ -123,8 +128,14 @@ BUDGETS = {
         share=0.05,
         every=25,
         seeds=3,
-        setting=Setting(steps=600, batch=64, every=100, judged=1024),
-        arms=(*_MAIN, Arm(BY_HEAD, "muon"), Arm("linear", "muon", "elu1")),
+        setting=Setting(
+            steps=400,
+            batch=64,
+            every=50,
+            judged=1024,
+            rates=(("adam", (1e-3, 3e-3)), ("muon", (1e-2, 3e-2))),
+        ),
+        arms=(*_DEEP, *_MAIN, Arm(BY_HEAD, "muon"), Arm("linear", "muon", "elu1")),
         descents=_DESCENTS,
         seconds=(("published", 200.0), ("matched", 180.0)),
     ),
@@ -137,7 +148,7 @@ BUDGETS = {
         every=500,
         seeds=5,
         setting=Setting(width=256, steps=20_000, batch=64, every=500),
-        arms=(*_MAIN, Arm(BY_HEAD, "muon"), *_MORE),
+        arms=(*_DEEP, *_MAIN, Arm(BY_HEAD, "muon"), *_MORE),
         descents=_DESCENTS,
         seconds=(("published", 100.0), ("matched", 600.0)),
     ),
