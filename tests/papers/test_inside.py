@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import innerloop as il
 from innerloop.models import CausalDecoder
 from innerloop.papers.goel2026.data import DIM, POINTS
-from innerloop.papers.goel2026.inside import LEAST_SQUARES, attended, descent, distances
+from innerloop.papers.goel2026.inside import LEAST_SQUARES, attended, best_step, descent, distances
+from innerloop.predictors import GradientDescent
 from innerloop.probe import attention_weights
 
 TOKENS = 2 * POINTS
@@ -65,3 +67,15 @@ def test_layers_are_held_against_every_target_after_both_contexts(models):
     # The two models differ, and so does what is in them but for the query itself.
     trained, untrained = (frame.filter(model=name, layer=2)["probe"] for name in ("trained", "untrained"))
     assert (trained != untrained).all()
+
+
+def test_the_best_step_is_that_of_general_tuning():
+    """On samples of 20 000 of their own; the minimum is flat."""
+    task = il.LinearRegression(DIM, POINTS - 1, "fixed(0)")
+    assert best_step(POINTS - 1, 4) == pytest.approx(GradientDescent(task, 4).step_size, rel=0.02)
+
+
+def test_the_best_single_step_is_in_closed_form():
+    """E tr Sigma / n over E tr (Sigma / n)^2 = 1 / (1 + (dim + 1) / n), to four standard errors of 20 000 sequences."""
+    for context in (3, 9):
+        assert best_step(context, 1) == pytest.approx(1 / (1 + (DIM + 1) / context), rel=0.02)

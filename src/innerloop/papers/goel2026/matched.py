@@ -183,9 +183,21 @@ def train_arm(
     # On a CPU runs take turns: their products stay large, and any number of them runs one compiled program.
     turns = [[member] for member in members] if jax.default_backend() == "cpu" else [members]
     trained = [_train_together(arm, setting, turn, progress) for turn in turns]
-    models = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(models for _, models in trained))
-    count = jax.tree.map(lambda leaf: leaf[0], models).parameter_count()
+    models = _joined([models for _, models in trained])
+    count = models.parameter_count() // len(members)
     return Contestants(pl.concat([table for table, _ in trained]), models, count)
+
+
+# Compiled whole: a leaf at a time each would be a program of its own.
+@jax.jit
+def _joined(models: list[CausalDecoder]) -> CausalDecoder:
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *models)
+
+
+@partial(jax.jit, static_argnums=1)
+def one_of(models, index: int):
+    """The model at this place of the leading axis."""
+    return jax.tree.map(lambda leaf: leaf[index], models)
 
 
 def _train_together(
@@ -226,7 +238,7 @@ def _programs(arm: Arm, setting: Setting) -> tuple[Callable, Callable, Callable]
 def initial_model(arm: Arm, setting: Setting, seed: int) -> CausalDecoder:
     """What `train_arm` starts from."""
     models, _ = _programs(arm, setting)[0](jax.random.key(seed)[None])
-    return jax.tree.map(lambda leaf: leaf[0], models)
+    return one_of(models, 0)
 
 
 def judged_sequences(

@@ -6,7 +6,6 @@ A job is done when the files that are asked for are there, so that what was kill
 from dataclasses import asdict
 from pathlib import Path
 
-import jax
 import polars as pl
 
 from innerloop.files import write_atomically
@@ -18,6 +17,7 @@ from innerloop.papers.goel2026.matched import (
     initial_model,
     judged_sequences,
     last_validation,
+    one_of,
     train_arm,
 )
 from innerloop.papers.goel2026.published import published
@@ -63,7 +63,7 @@ def _on_equal_terms(arm: Arm, budget: Budget, seeds: list[int]) -> dict[str, pl.
     matched = pl.concat(losses).with_columns(
         chosen=pl.col("learning_rate") == best, parameters=pl.lit(first.parameters)
     )
-    model = jax.tree.map(lambda leaf: leaf[rates.index(best)], first.models)
+    model = one_of(first.models, rates.index(best))
     about = asdict(arm) | {
         "layers": budget.setting.depth(arm),
         "validation_loss": last_validation(first.losses)[best],

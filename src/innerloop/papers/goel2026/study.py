@@ -116,7 +116,7 @@ BUDGETS = {
             judged=1024,
             rates=(("adam", (1e-3, 1e-2)),),
         ),
-        arms=(Arm("softmax"), Arm("linear"), Arm("softmax:1+linear:1")),
+        arms=(Arm("softmax"), Arm("softmax:1+linear:1")),
         descents=(1, 4),
         seconds=(("published", 20.0), ("matched", 30.0)),
     ),

@@ -192,7 +192,7 @@ def train(
         if progress is not None:
             progress(step + every, np.asarray(found["isotropic"])[:, -1])
     run_seconds = time.perf_counter() - compiled
-    count = jax.tree.map(lambda leaf: leaf[0], models).parameter_count()
+    count = models.parameter_count() // len(seeds)
     return Trained(pl.concat(tables), models, count, compiled - began, run_seconds)
 
 
