@@ -70,7 +70,7 @@ def _contexts(task: LinearRegression, sequences: int, seed: int) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _drawn(task: LinearRegression, key: PRNGKeyArray, sequences: int) -> Float[Array, "{sequences} D D"]:
+def _drawn(task: LinearRegression, key: PRNGKeyArray, sequences: int) -> Float[Array, "N D D"]:
     return task.sample_moments(key, sequences, dtype=jnp.float64).S
 
 
