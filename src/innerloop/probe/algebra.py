@@ -66,7 +66,8 @@ def still_untouched(update: LayerUpdate) -> set[Any]:
 
 def terms(expression: Any) -> Iterator[tuple[float, list[Any], list[Any]]]:
     """The summands: a number, its symbols and its matrix factors; an identity of size one is left out."""
-    for summand in sp.MatAdd.make_args(expression):
+    summands: Any = sp.MatAdd.make_args(expression)
+    for summand in summands:
         coefficient, product = summand.as_coeff_mmul()
         factors = [factor for factor in sp.MatMul.make_args(product) if factor != _ONE]
         if isinstance(product, sp.ZeroMatrix):

@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import sympy as sp
 
 from innerloop.evaluation.losses import Estimate
 from innerloop.probe import algebra
+from innerloop.probe.algorithm import Algorithm, Layer, Term
 from innerloop.probe.readings import number
-
-if TYPE_CHECKING:
-    from innerloop.probe.algorithm import Algorithm, Layer, Term
 
 _WORDS = (
     "Token i is (x_i, y_i), the query's has y = 0, and the prediction is <w, query>.\n"
@@ -26,7 +24,7 @@ _MATHS = (
 _LATEX_SIGNS = {"&": r"\&", "%": r"\%", "#": r"\#", "_": r"\_", "~": r"$\sim$", "±": r"$\pm$"}
 
 
-def text(algorithm: "Algorithm") -> str:
+def text(algorithm: Algorithm) -> str:
     """For a terminal, without formulas that need typesetting."""
     lines = [*_head(algorithm), "", _WORDS]
     for layer, token, implicit in _steps(algorithm):
@@ -41,7 +39,7 @@ def text(algorithm: "Algorithm") -> str:
     return "\n".join(lines) + "\n"
 
 
-def markdown(algorithm: "Algorithm") -> str:
+def markdown(algorithm: Algorithm) -> str:
     """A heading a layer, its equations, and a table of its terms."""
     title, *head = _head(algorithm)
     lines = [f"## {title}", "", " ".join(head), "", _MATHS]
@@ -59,7 +57,7 @@ def markdown(algorithm: "Algorithm") -> str:
     return "\n".join(lines) + "\n"
 
 
-def latex(algorithm: "Algorithm") -> str:
+def latex(algorithm: Algorithm) -> str:
     """A paragraph a layer, its equations in `align*`, and a `tabular` of its terms."""
     lines = [r"% \usepackage{amsmath,booktabs}", _tex(" ".join(_head(algorithm))), "", _MATHS]
     for layer, token, implicit in _steps(algorithm):
@@ -78,7 +76,7 @@ def latex(algorithm: "Algorithm") -> str:
     return "\n".join(lines) + "\n"
 
 
-def _head(algorithm: "Algorithm") -> list[str]:
+def _head(algorithm: Algorithm) -> list[str]:
     """What the model is, how well it does, and what the description leaves out."""
     depth = len(algorithm.layers)
     title = f"{algorithm.kind}, {depth} layer{'s' if depth > 1 else ''}"
@@ -104,24 +102,24 @@ def _head(algorithm: "Algorithm") -> list[str]:
     return lines
 
 
-def _explained(layer: "Layer") -> str:
+def _explained(layer: Layer) -> str:
     if layer.explained is None:
         return ""
     of_x, of_y = (f"{100 * share:.1f} %" for share in layer.explained)
     return f", the four terms explain {of_x} of what moves x and {of_y} of what moves y"
 
 
-def _row_reading(term: "Term") -> str:
+def _row_reading(term: Term) -> str:
     return term.reading if term.kept or not term.value else f"{term.reading} (left out)"
 
 
-def _left_out(layer: "Layer") -> str:
+def _left_out(layer: Layer) -> str:
     """The terms that are not zero and not shown."""
     left = [term for term in layer.terms if term.value and not term.kept]
     return ", ".join(f"{term.flow} = {number(term.value)} ({_cost(term) or term.reading})" for term in left)
 
 
-def _cost(term: "Term") -> str:
+def _cost(term: Term) -> str:
     if term.cost is None:
         return ""
     if not math.isfinite(term.cost.value):
@@ -145,12 +143,12 @@ class _Equation(NamedTuple):
 class _Step(NamedTuple):
     """A layer, and what it does to a token and to the implicit model: only what changes and is read again."""
 
-    layer: "Layer"
+    layer: Layer
     token: list[_Equation]
     implicit: list[_Equation]
 
 
-def _steps(algorithm: "Algorithm") -> Iterator[_Step]:
+def _steps(algorithm: Algorithm) -> Iterator[_Step]:
     untouched = set(algebra.START)
     one = sp.Identity(1)
     for layer in algorithm.layers:
@@ -216,6 +214,7 @@ _PLAIN, _TYPESET = _Plain(), _Typeset()
 def _spelt(equation: _Equation, style: _Plain) -> str:
     """`x_i <- x_i - 0.02 Sigma x_i + 0.001 y_i alpha`: the target itself first, then the shortest summand."""
     [(_, *own)] = algebra.terms(equation.target)
+    target = _product(own[0], own[1], style)
     summands = sorted(algebra.terms(equation.update), key=lambda term: ([*term[1:]] != own, *_size(term)))
     right = ""
     for value, symbols, factors in summands:
@@ -226,7 +225,7 @@ def _spelt(equation: _Equation, style: _Plain) -> str:
         product = _product(symbols, factors, style)
         spelt = style.number(abs(value)) if abs(value) != 1 or not product else ""
         right += style.space.join(part for part in (spelt, product) if part)
-    return f"{_product(*own, style)}{style.arrow}{right or '0'}"
+    return f"{target}{style.arrow}{right or '0'}"
 
 
 def _size(term: tuple[float, list, list]) -> tuple[int, int]:

@@ -45,7 +45,8 @@ def nearest_diag(
         ValueError: the model is of another dimension than the task, or is not finite on any sequence.
     """
     if isinstance(model, Blockwise):
-        return model.freed(), np.ones((model.layers, 2))
+        with jax.enable_x64(True):
+            return in_precision(model, "float64").freed(), np.ones((model.layers, 2))
     moments = typical_moments(model, task, seed=seed)
     if not moments.shape[1]:
         raise ValueError("the model is not finite on any sequence of the task, so it has no nearest DIAG")
@@ -69,7 +70,7 @@ def _contexts(task: LinearRegression, sequences: int, seed: int) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _drawn(task: LinearRegression, key: PRNGKeyArray, sequences: int) -> Float[Array, "{sequences} D D"]:
+def _drawn(task: LinearRegression, key: PRNGKeyArray, sequences: int) -> Float[Array, "N D D"]:
     return task.sample_moments(key, sequences, dtype=jnp.float64).S
 
 
