@@ -6,7 +6,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MOST_POINTS = 200
-MOST_FEATURES = 20
+MOST_FEATURES = 64
 MOST_SEED = 9999
 _LARGEST = 1e6  # of any number; what is larger is a mistake, and would only overflow
 

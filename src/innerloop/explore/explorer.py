@@ -29,6 +29,8 @@ from innerloop.explore.sample import SEQUENCES, Judged, Sample
 from innerloop.models.linear import Blockwise
 from innerloop.study import Run
 
+_FEATURES = 20  # to choose from, where the model works in any dimension
+
 
 class Explorer:
     """One run, or two of the same problem, and a sample of fresh sequences on which they are judged.
@@ -36,7 +38,7 @@ class Explorer:
     The sample is drawn, and its program compiled, beside what else is asked: `sample` and `losses` wait for it.
 
     Raises:
-        ValueError: there are not one or two runs, or they are of different problems.
+        ValueError: there are not one or two runs, they are of different problems, or have more features than can be shown.
     """
 
     def __init__(self, runs: Sequence[Run]):
@@ -46,8 +48,10 @@ class Explorer:
         if len(problems) > 1:
             said = "; ".join(task.summary for task in problems.values())
             raise ValueError(f"the runs are of different problems, which have no common scale: {said}")
-        self._runs = [_Shown(run) for run in runs]
         self._task = runs[0].spec.task.build()
+        if self._task.dim > MOST_FEATURES:
+            raise ValueError(f"runs of up to {MOST_FEATURES} features can be explored, got dim {self._task.dim}")
+        self._runs = [_Shown(run) for run in runs]
         self._judged: dict[int, Judged] = {}
         self._sample = _begun(self._prepared)
 
@@ -55,9 +59,8 @@ class Explorer:
         """The problem, the limits of what can be chosen, and the runs, with the flows of those that have them."""
         task = self._task
         stated = task.input_root is not None or task.weight_root is not None
-        dims = [1, MOST_FEATURES]
-        if stated or task.dim > MOST_FEATURES or any(run.flows is None for run in self._runs):
-            dims = [task.dim, task.dim]
+        fixed = stated or any(run.flows is None for run in self._runs)
+        dims = [task.dim, task.dim] if fixed else [1, max(_FEATURES, task.dim)]
         return {
             "problem": {
                 "summary": task.summary,
@@ -66,7 +69,7 @@ class Explorer:
                 "sigma": [min(task.noise.arguments()), task.noise.maximum],
             },
             "limits": {
-                "n": [1, max(MOST_POINTS, task.context)],
+                "n": [1, MOST_POINTS],
                 "dim": dims,
                 "sigma": [0, task.noise.maximum + 1],
                 "seed": [0, MOST_SEED],
