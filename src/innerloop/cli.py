@@ -402,11 +402,11 @@ def explore(
     from innerloop.explore import Explorer
     from innerloop.study import load_run
 
+    runs = [load_run(folder) for folder in (run, other) if folder is not None]
     try:
         from innerloop.explore import server
     except ModuleNotFoundError:
         raise ValueError('innerloop explore needs more packages: pip install "innerloop[explore]"') from None
-    runs = [load_run(folder) for folder in (run, other) if folder is not None]
     console = display.console()
     with server.listen(host, port) as listening, contextlib.suppress(KeyboardInterrupt):
         url = server.address(listening)

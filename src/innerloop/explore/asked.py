@@ -43,9 +43,13 @@ class ContextAsked(_Asked):
     def _sizes_agree(self) -> Self:
         widths = {len(row) for row in self.x}
         if len(widths) != 1 or not 1 <= min(widths) <= MOST_FEATURES:
-            raise ValueError(f"x must have rows of one length from 1 to {MOST_FEATURES}, got {sorted(widths)}")
+            raise ValueError(
+                f"x must have rows of one length from 1 to {MOST_FEATURES}, got {sorted(widths)}"
+            )
         if len(self.y) != len(self.x):
-            raise ValueError(f"y must have a label for each of the {len(self.x)} rows of x, got {len(self.y)}")
+            raise ValueError(
+                f"y must have a label for each of the {len(self.x)} rows of x, got {len(self.y)}"
+            )
         return self
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:

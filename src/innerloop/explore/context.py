@@ -1,7 +1,7 @@
 """One context in NumPy: what least squares, ridge and Bayes say of it, and a model after every layer.
 
 A page asks for this at every move of the mouse, with n and dim as the user likes them. Nothing here is compiled, so a new
-size costs no more than the old one. The library's own forms, `Posterior` and `implicit_weights`, are what it is held against.
+size costs no more than the old one. Tests hold it against the library's own forms, `Posterior` and `implicit_weights`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from innerloop.tasks import LinearRegression
-from innerloop.tasks.posterior import nodes, smallest_variance
+from innerloop.tasks.posterior import nodes
 
 Layer = Callable[[np.ndarray], np.ndarray]  # S -> A - I, the sum of P S Q over the heads
 
@@ -61,14 +61,14 @@ def references(
 
 
 def _noise_levels(task: LinearRegression, y, lam, a, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Levels of sigma and their probabilities given the data; see `innerloop.tasks.posterior` for the formula."""
+    """Levels of sigma and their probabilities given the data, as `Posterior.noise_levels` has them."""
     levels, weights = (np.asarray(each, float) for each in nodes(task.noise, n))
     if len(levels) == 1:
         return levels, np.ones(1)
     spanned = lam > 0
     known = np.where(spanned, lam, 1)
     rss = max(y @ y - (a**2 / known).sum(), 0.0) if n > len(lam) else 0.0
-    variance = np.maximum(levels**2, smallest_variance(lam.mean()))
+    variance = np.maximum(levels**2, np.finfo(float).eps * (lam.mean() + 1))
     total = np.where(spanned, known + variance[:, None], 1)
     minus_two_log = (
         np.log(total).sum(-1)

@@ -50,7 +50,9 @@ class Explorer:
             raise ValueError(f"the runs are of different problems, which have no common scale: {said}")
         self._task = runs[0].spec.task.build()
         if self._task.dim > MOST_FEATURES:
-            raise ValueError(f"runs of up to {MOST_FEATURES} features can be explored, got dim {self._task.dim}")
+            raise ValueError(
+                f"runs of up to {MOST_FEATURES} features can be explored, got dim {self._task.dim}"
+            )
         self._runs = [_Shown(run) for run in runs]
         self._judged: dict[int, Judged] = {}
         self._sample = _begun(self._prepared)
@@ -88,7 +90,9 @@ class Explorer:
         x, y = asked.arrays()
         self._check_dim(x.shape[1])
         if len(asked.flows) != len(self._runs):
-            raise ValueError(f"flows must have an entry for each of the {len(self._runs)} runs, got {len(asked.flows)}")
+            raise ValueError(
+                f"flows must have an entry for each of the {len(self._runs)} runs, got {len(asked.flows)}"
+            )
         known = references(self._task, x, y, asked.sigma)
         runs = []
         for run, flows in zip(self._runs, asked.flows, strict=True):
@@ -120,7 +124,9 @@ class Explorer:
     def _prepared(self) -> Sample:
         sample = Sample(self._task, most=max(run.depth for run in self._runs))
         for index, run in enumerate(self._runs):
-            self._judged[index] = sample.judge(run.model) if run.flows is None else sample.judge_flows(run.flows)
+            self._judged[index] = (
+                sample.judge(run.model) if run.flows is None else sample.judge_flows(run.flows)
+            )
         return sample
 
     def _check_dim(self, dim: int) -> None:

@@ -93,7 +93,9 @@ def address(listening: socket.socket) -> str:
 def server(explorer: Explorer, host: str) -> uvicorn.Server:
     """A server of the page; `.run(sockets=[listen(host, port)])` serves until Ctrl-C."""
     return uvicorn.Server(
-        uvicorn.Config(application(explorer, host), log_level="warning", access_log=False, lifespan="off", ws="none")
+        uvicorn.Config(
+            application(explorer, host), log_level="warning", access_log=False, lifespan="off", ws="none"
+        )
     )
 
 

@@ -5,10 +5,10 @@ import { axes, legend, line, logLimits, LOOKS, short, svg } from "./plots.js";
 const REFERENCES = { ols: "least squares", ridge: "ridge with the true sigma", bayes: "Bayes" };
 const LETTERS = ["one", "two"];
 const FLOWS = [
-  ["w_xx", 0, 0, "inputs"],
-  ["w_xy", 0, 1, "step size"],
-  ["w_yx", 1, 0, "gradient step"],
-  ["w_yy", 1, 1, "shrinkage"],
+  ["w_xx", 0, 0],
+  ["w_xy", 0, 1],
+  ["w_yx", 1, 0],
+  ["w_yy", 1, 1],
 ];
 const STOPS = 200; // of a slider, on either side of zero
 const at = (id) => document.getElementById(id);
@@ -24,6 +24,7 @@ const state = {
   sample: null,
   trained: [], // losses with the trained numbers
   losses: [], // and as the sliders have it
+  feature: null, // that the user chose
   chosen: 0, // the example that the keyboard moves
   slice: null,
 };
@@ -94,8 +95,10 @@ async function context() {
   state.answer = await ask("/api/context", { x, y, sigma: Number(at("sigma").value), flows: state.flows });
 }
 
+// The features to show; the one that matters most, unless another was chosen.
 function offerFeatures(dim) {
-  const kept = Math.min(feature(), dim - 1);
+  const sizes = state.drawn.weights.map(Math.abs);
+  const kept = state.feature !== null && state.feature < dim ? state.feature : sizes.indexOf(Math.max(...sizes));
   at("feature").replaceChildren(...Array.from({ length: dim }, (_, index) => new Option(`feature ${index + 1} of ${dim}`, index)));
   at("feature").value = kept;
 }
@@ -258,7 +261,7 @@ function toggleOutlier() {
     const index = sizes.indexOf(Math.max(...sizes));
     state.outlier = { index, label: y[index] };
     const [sx, sy, others] = shown(index);
-    y[index] = others - Math.sign(sy * 1 || sx || 1) * state.slice.top * 0.92;
+    y[index] = others - Math.sign(sy || sx || 1) * state.slice.top * 0.92;
     state.chosen = index;
   }
   updatePoints();
@@ -344,7 +347,7 @@ function showLosses() {
   const { sequences, floor, sigma, bayes } = state.sample;
   at("loss-note").textContent =
     `Adjusted loss: half the squared error at a fresh query, less that of ridge with the true sigma; on ${sequences} fresh sequences ` +
-    `of ${state.about.problem.summary}, as trained, whatever is chosen above. The Bayes floor there is ${short(floor.value)} ± ${short(floor.se)}.`;
+    `of ${state.about.problem.summary}, as trained, whatever is chosen above. The Bayes floor there is ${short(floor.value)} ± ${short(floor.se, 2)}.`;
   const curves = [...state.losses, ...state.trained].flatMap((each) => each.by_sigma);
   const box = at("profile");
   const plot = axes({
@@ -376,7 +379,7 @@ function lossText(loss, run) {
   value.dataset.loss = run + 1;
   const times = loss.adjusted.value === null ? "" : `, ${(loss.adjusted.value / state.sample.floor.value).toPrecision(3)} times the Bayes floor`;
   const trained = loss === state.trained[run] ? "" : `; as trained ${short(state.trained[run].adjusted.value)}`;
-  const error = loss.adjusted.se === null ? "" : ` ± ${short(loss.adjusted.se)}`;
+  const error = loss.adjusted.se === null ? "" : ` ± ${short(loss.adjusted.se, 2)}`;
   text.append(`${label(run)}: `, value, `${error}${times}${trained}`);
   return text;
 }
@@ -409,7 +412,7 @@ function showSliders() {
   }));
 }
 
-function slider(run, layer, [name, to, from, meaning]) {
+function slider(run, layer, [name, to, from]) {
   const span = 2 * Math.max(...state.about.runs[run].flows.map((each) => Math.abs(each[to][from])));
   const input = document.createElement("input");
   const said = document.createElement("output");
@@ -423,7 +426,8 @@ function slider(run, layer, [name, to, from, meaning]) {
     input.setAttribute("aria-valuetext", short(value));
     said.textContent = short(value);
   };
-  input.value = Math.round(STOPS * Math.sign(state.flows[run][layer][to][from]) * Math.sqrt(Math.abs(state.flows[run][layer][to][from]) / span));
+  const start = state.flows[run][layer][to][from];
+  input.value = Math.round(STOPS * Math.sign(start) * Math.sqrt(Math.abs(start) / span));
   input.addEventListener("input", () => {
     const share = Number(input.value) / STOPS;
     state.flows[run][layer][to][from] = Math.sign(share) * share * share * span;
@@ -433,7 +437,6 @@ function slider(run, layer, [name, to, from, meaning]) {
   });
   show();
   const found = document.createElement("label");
-  found.title = meaning;
   found.append(`${name} `, said, input);
   return found;
 }
@@ -461,8 +464,8 @@ function fill(about) {
   at("dim").disabled = limits.dim[0] === limits.dim[1];
   at("layer").max = depth();
   at("layer").value = depth();
-  const named = about.runs.map((run, index) => `${about.runs.length > 1 ? `Run ${index + 1}: ` : ""}${run.name}, ${run.kind.toUpperCase()}, ${run.layers} layer${run.layers > 1 ? "s" : ""}`);
-  at("runs").textContent = `${named.join("; ")}. Problem: ${problem.summary}.`;
+  const named = about.runs.map((run, index) => `${label(index)}: ${run.name}, ${run.kind.toUpperCase()}, ${run.layers} layer${run.layers > 1 ? "s" : ""}`);
+  at("runs").replaceChildren(...[...named, `Problem: ${problem.summary}`].map((text) => Object.assign(document.createElement("p"), { textContent: text })));
   state.flows = about.runs.map((run) => structuredClone(run.flows));
   const movable = [...about.runs.keys()].filter((run) => about.runs[run].flows);
   at("edited").replaceChildren(...movable.map((run) => new Option(label(run), run)));
@@ -486,6 +489,7 @@ async function start() {
   at("back").addEventListener("click", () => step(-1));
   at("on").addEventListener("click", () => step(1));
   at("feature").addEventListener("change", () => {
+    state.feature = feature();
     buildSlice();
     showContext();
   });

@@ -23,11 +23,11 @@ function stroke(look) {
 }
 
 // A number for people: three significant digits, and powers of ten only where they are needed.
-export function short(value) {
+export function short(value, digits = 3) {
   if (value === null || !Number.isFinite(value)) return "not finite";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  const text = size >= 1e5 || size < 1e-4 ? value.toExponential(2) : String(Number(value.toPrecision(3)));
+  const text = size >= 1e5 || size < 1e-4 ? value.toExponential(digits - 1) : String(Number(value.toPrecision(digits)));
   return text.replace("-", "\u2212");
 }
 
@@ -41,8 +41,15 @@ function ticks(low, high, count) {
 }
 
 function powers(low, high) {
-  const every = Math.max(1, Math.ceil(Math.log10(high / low) / 6));
+  const tens = Math.log10(high / low);
+  const every = Math.max(1, Math.ceil(tens / 6));
   const found = [];
+  if (tens < 2) {
+    for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power += 1) {
+      for (const times of [1, 2, 5]) if (times * 10 ** power >= low && times * 10 ** power <= high) found.push(times * 10 ** power);
+    }
+    return found;
+  }
   for (let power = Math.ceil(Math.log10(low) - 1e-9); 10 ** power <= high * (1 + 1e-9); power += every) found.push(10 ** power);
   return found;
 }
