@@ -24,6 +24,7 @@ const state = {
   sample: null,
   trained: [], // losses with the trained numbers
   losses: [], // and as the sliders have it
+  moved: new Set(), // runs whose sliders were moved since
   feature: null, // that the user chose
   chosen: 0, // the example that the keyboard moves
   slice: null,
@@ -326,8 +327,11 @@ function step(by) {
 // --- Losses
 
 const judge = latest(async () => {
-  const run = Number(at("edited").value);
-  state.losses[run] = await ask("/api/losses", { run, flows: state.flows[run] });
+  for (const run of [...state.moved]) {
+    state.moved.delete(run);
+    const asTrained = JSON.stringify(state.flows[run]) === JSON.stringify(state.about.runs[run].flows);
+    state.losses[run] = asTrained ? state.trained[run] : await ask("/api/losses", { run, flows: state.flows[run] });
+  }
   showLosses();
 });
 
@@ -342,7 +346,7 @@ async function judgeAll() {
 }
 
 function showLosses() {
-  if (!state.losses.every(Boolean) || state.losses.length < state.about.runs.length) return;
+  if (!state.sample || !state.about.runs.every((_, run) => state.losses[run] && state.trained[run])) return;
   at("loss").replaceChildren(...state.losses.map(lossText));
   const { sequences, floor, sigma, bayes } = state.sample;
   at("loss-note").textContent =
@@ -432,6 +436,7 @@ function slider(run, layer, [name, to, from]) {
     const share = Number(input.value) / STOPS;
     state.flows[run][layer][to][from] = Math.sign(share) * share * share * span;
     show();
+    state.moved.add(run);
     judge();
     follow();
   });
@@ -444,10 +449,8 @@ function slider(run, layer, [name, to, from]) {
 function backToTrained() {
   const run = Number(at("edited").value);
   state.flows[run] = structuredClone(state.about.runs[run].flows);
-  if (state.trained[run]) {
-    state.losses[run] = state.trained[run];
-    showLosses();
-  }
+  state.moved.add(run);
+  judge();
   showSliders();
   follow();
 }
@@ -507,7 +510,7 @@ async function start() {
     width = window.innerWidth;
     buildSlice();
     showContext();
-    if (state.sample) showLosses();
+    showLosses();
   });
   await draw();
   await judgeAll();
