@@ -75,7 +75,9 @@ def _measured(client: Client) -> list[dict]:
             client.ask(path, body)
             seconds[name].append(time.perf_counter() - began)
     seconds["both"] = list(np.sum(list(seconds.values()), axis=0))
-    rows = [row("slider", "from the start until the loss can be asked for, s", "-", ready, note="compilation")]
+    rows = [
+        row("slider", "from the start until the loss can be asked for, s", "-", ready, note="compilation")
+    ]
     for name, times in seconds.items():
         median, most = 1000 * np.quantile(times, [0.5, 0.95])
         note = f"of {REQUESTS} requests"

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from explored import run
 from pydantic import ValidationError
 
 import innerloop as il
+from explored import run
 from innerloop.explore import Explorer
 from innerloop.explore.asked import ContextAsked, DrawAsked, LossesAsked
 from innerloop.explore.context import draw, references
@@ -84,7 +84,9 @@ def test_flows_are_followed_in_any_dimension(x64, alone):
     flows = (np.array(explorer.about()["runs"][0]["flows"]) * [[[0.5, 1], [1, -2]]]).tolist()
     drawn = explorer.draw(DrawAsked(n=5, dim=7, sigma=1.0, seed=1))
     answer = explorer.context(asked(drawn, 1.0, [flows]))
-    expected = il.LinearTransformer.from_flows(np.array(flows), 7).implicit_weights(moments_of(drawn["x"], drawn["y"]))
+    expected = il.LinearTransformer.from_flows(np.array(flows), 7).implicit_weights(
+        moments_of(drawn["x"], drawn["y"])
+    )
     np.testing.assert_allclose(answer["runs"][0]["path"], expected, rtol=RTOL, atol=1e-12)
 
 
@@ -134,7 +136,9 @@ def test_moved_flows_are_judged_as_the_model_that_has_them(pair):
     explorer, runs = pair
     flows = explorer.about()["runs"][0]["flows"]
     same = explorer.losses(LossesAsked(run=0, flows=flows))
-    assert same["adjusted"]["value"] == pytest.approx(explorer.losses(LossesAsked(run=0))["adjusted"]["value"], rel=1e-12)
+    assert same["adjusted"]["value"] == pytest.approx(
+        explorer.losses(LossesAsked(run=0))["adjusted"]["value"], rel=1e-12
+    )
     idle = explorer.losses(LossesAsked(run=0, flows=np.zeros((3, 2, 2)).tolist()))
     task, sample = runs[0].spec.task.build(), explorer.sample()
     # Weights of zero at sigma = 0 and n > d lose half the squared length of the weights: dim / 2 in the mean.
@@ -178,7 +182,11 @@ def test_what_the_runs_do_not_have(pair, change, said):
         (DrawAsked, {"n": 0, "dim": 1, "sigma": 1, "seed": 0}, "greater than or equal to 1"),
         (DrawAsked, {"n": 1, "dim": 1, "sigma": float("nan"), "seed": 0}, "sigma"),
         (ContextAsked, {"x": [[1], [1, 2]], "y": [1, 2], "sigma": 1, "flows": []}, "rows of one length"),
-        (ContextAsked, {"x": [[1], [2]], "y": [1], "sigma": 1, "flows": []}, "a label for each of the 2 rows"),
+        (
+            ContextAsked,
+            {"x": [[1], [2]], "y": [1], "sigma": 1, "flows": []},
+            "a label for each of the 2 rows",
+        ),
         (ContextAsked, {"x": [[1e7]], "y": [1], "sigma": 1, "flows": []}, "less than or equal to 1000000"),
         (LossesAsked, {"run": 0, "flows": [[[1, 2, 3], [1, 2]]]}, "at most 2 items"),
     ],

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from explored import run
 
+from explored import run
 from innerloop.explore import Explorer
 from innerloop.explore.asked import LossesAsked
 
@@ -111,7 +111,9 @@ def test_what_is_not_finite_is_null(alone):
     assert None in json.loads(text, parse_constant=pytest.fail)["runs"][0]["distances"]["ols"]
 
 
-@pytest.mark.parametrize(("host", "status"), [("localhost", 200), ("127.0.0.1:80", 200), ("evil.example", 400)])
+@pytest.mark.parametrize(
+    ("host", "status"), [("localhost", 200), ("127.0.0.1:80", 200), ("evil.example", 400)]
+)
 def test_only_requests_to_this_machine_are_answered(alone, host, status):
     """A site whose name was made to point to 127.0.0.1 sends its own name."""
     connection = http.client.HTTPConnection(alone.url.split("/")[2], timeout=60)
@@ -138,8 +140,16 @@ def test_it_listens_where_it_was_told():
             server.listen("127.0.0.1", port)
     with pytest.raises(ValueError, match="cannot listen on nowhere.invalid, port 0"):
         server.listen("nowhere.invalid", 0)
-    loopback = {host: server.is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "example.org")}
-    assert loopback == {"127.0.0.1": True, "::1": True, "localhost": True, "0.0.0.0": False, "example.org": False}
+    loopback = {
+        host: server.is_loopback(host) for host in ("127.0.0.1", "::1", "localhost", "0.0.0.0", "example.org")
+    }
+    assert loopback == {
+        "127.0.0.1": True,
+        "::1": True,
+        "localhost": True,
+        "0.0.0.0": False,
+        "example.org": False,
+    }
 
 
 SPEC = """\
@@ -152,7 +162,9 @@ train: {optimizer: levenberg-marquardt, steps: 1, sample: 256}
 def test_the_command_serves_until_ctrl_c(tmp_path):
     (tmp_path / "run.yaml").write_text(SPEC)
     innerloop = [sys.executable, "-m", "innerloop.cli"]
-    subprocess.run([*innerloop, "train", "run.yaml", "--out", "run"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [*innerloop, "train", "run.yaml", "--out", "run"], cwd=tmp_path, check=True, capture_output=True
+    )
     command = [*innerloop, "explore", "run", "--no-browser"]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -168,9 +180,11 @@ def test_the_command_serves_until_ctrl_c(tmp_path):
 
 # --- In Chromium
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="could not import 'playwright': it is of the extra explore-test")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="could not import 'playwright': it is of the extra explore-test"
+)
 axe = pytest.importorskip(
-    "axe_playwright_python.sync_playwright", reason="could not import 'axe_playwright_python': it is of the extra explore-test"
+    "axe_playwright_python.sync_playwright", reason=_EXTRA.format("axe_playwright_python")
 )
 _WAIT = 120_000  # milliseconds: the sample's program is compiled meanwhile
 
@@ -182,7 +196,9 @@ def chromium() -> Iterator:
         try:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         except sync_api.Error as error:
-            pytest.skip(f"Chromium is not installed (playwright install chromium): {str(error).splitlines()[0]}")
+            pytest.skip(
+                f"Chromium is not installed (playwright install chromium): {str(error).splitlines()[0]}"
+            )
         yield browser
         browser.close()
 
@@ -195,7 +211,10 @@ class Opened:
         self.page.set_default_timeout(_WAIT)
         self.wrong: list[str] = []
         self.fetched: list[str] = []
-        self.page.on("console", lambda said: self.wrong.append(said.text) if said.type in ("error", "warning") else None)
+        self.page.on(
+            "console",
+            lambda said: self.wrong.append(said.text) if said.type in ("error", "warning") else None,
+        )
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("request", lambda request: self.fetched.append(request.url))
         self.page.goto(served.url)
@@ -310,7 +329,7 @@ def test_layers_are_stepped_through(opened):
     shown = [float(text) for text in opened.page.locator("#distances td").all_inner_texts()]
     answer = opened.page.evaluate(
         """async () => {
-          const post = (path, body) => fetch(path, {method: "POST", body: JSON.stringify(body)}).then((each) => each.json());
+          const post = async (path, body) => (await fetch(path, {method: "POST", body: JSON.stringify(body)})).json();
           const {x, y} = await post("/api/draw", {n: 8, dim: 3, sigma: 1.5, seed: 0});
           return (await post("/api/context", {x, y, sigma: 1.5, flows: [null]})).references;
         }"""
@@ -329,7 +348,11 @@ def test_another_context_can_be_chosen(opened):
 
 
 def test_two_runs_are_compared_and_a_full_model_has_no_bars(compared):
-    assert compared.page.locator("#distances thead th").all_inner_texts() == ["to", "Run 1", "Run 2"]
+    assert compared.page.locator("#distances thead th").all_inner_texts() == [
+        "to",
+        "Run 1",
+        "Run 2 (ended at 2)",
+    ]
     assert compared.page.locator("[data-loss]").count() == 2
     assert compared.line(1) != compared.line(2)
     assert "A FULL layer has two dense matrices" in compared.text("#flows-note")
@@ -343,7 +366,9 @@ def test_two_runs_are_compared_and_a_full_model_has_no_bars(compared):
 
 
 def test_a_mistake_is_said_on_the_page(opened):
-    opened.page.route("**/api/draw", lambda route: route.fulfill(status=400, json={"error": "no such context"}))
+    opened.page.route(
+        "**/api/draw", lambda route: route.fulfill(status=400, json={"error": "no such context"})
+    )
     opened.page.locator("#sigma").press("ArrowRight")
     opened.until(lambda: opened.text("#error") == "no such context")
 

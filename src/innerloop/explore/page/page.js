@@ -294,7 +294,8 @@ function showDistances() {
   });
   box.replaceChildren(plot.root, legend(entries));
   at("distance-layer").textContent = `layer ${at("layer").value} of ${depth()}`;
-  const head = row("th", ["to", ...runs.map((_, run) => label(run))], "col");
+  const ended = (run) => (layerOf(run) < Number(at("layer").value) ? ` (ended at ${layerOf(run)})` : "");
+  const head = row("th", ["to", ...runs.map((_, run) => label(run) + ended(run))]);
   const body = keys.map((key) => row("td", [REFERENCES[key], ...runs.map((run, index) => short(run.distances[key][layerOf(index)]))]));
   at("distances").tHead.replaceChildren(head);
   at("distances").tBodies[0].replaceChildren(...body);
@@ -351,7 +352,7 @@ function showLosses() {
   const { sequences, floor, sigma, bayes } = state.sample;
   at("loss-note").textContent =
     `Adjusted loss: half the squared error at a fresh query, less that of ridge with the true sigma; on ${sequences} fresh sequences ` +
-    `of ${state.about.problem.summary}, as trained, whatever is chosen above. The Bayes floor there is ${short(floor.value)} ± ${short(floor.se, 2)}.`;
+    `of ${state.about.problem.summary}, as trained, whatever is chosen above. The Bayes floor there is ${short(floor.value)} ± ${short(floor.se, 2)}. Shaded: the noise of that problem.`;
   const curves = [...state.losses, ...state.trained].flatMap((each) => each.by_sigma);
   const box = at("profile");
   const plot = axes({
