@@ -6,11 +6,13 @@ size costs no more than the old one. Tests hold it against the library's own for
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
 
 from innerloop.tasks import LinearRegression
+from innerloop.tasks.noise import NoiseLaw
 from innerloop.tasks.posterior import nodes
 
 Layer = Callable[[np.ndarray], np.ndarray]  # S -> A - I, the sum of P S Q over the heads
@@ -62,7 +64,7 @@ def references(
 
 def _noise_levels(task: LinearRegression, y, lam, a, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Levels of sigma and their probabilities given the data, as `Posterior.noise_levels` has them."""
-    levels, weights = (np.asarray(each, float) for each in nodes(task.noise, n))
+    levels, weights = _nodes(task.noise, n)
     if len(levels) == 1:
         return levels, np.ones(1)
     spanned = lam > 0
@@ -79,6 +81,13 @@ def _noise_levels(task: LinearRegression, y, lam, a, n: int) -> tuple[np.ndarray
     log = np.log(weights) - minus_two_log / 2
     probability = np.exp(log - log.max())
     return levels, probability / probability.sum()
+
+
+@lru_cache(maxsize=256)
+def _nodes(noise: NoiseLaw, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Levels of sigma and their weights; finding those of a continuous law takes longer than all the rest."""
+    levels, weights = nodes(noise, n)
+    return np.asarray(levels, float), np.asarray(weights, float)
 
 
 def layers_of_flows(flows: Float[np.ndarray, "layers 2 2"]) -> list[Layer]:

@@ -99,5 +99,8 @@ def _half_squares(
     targets: Float[Array, "N dim"],
 ) -> Float[Array, "N"]:
     """`1/2 ||w_hat - target||^2` of every sequence, in the query's norm."""
-    weights = model.final_weights(S if isinstance(model, AnyDepth) else Moments(S=S, n=task.context))
+    if isinstance(model, AnyDepth):
+        weights = model.final_weights(S)
+    else:
+        weights = model.final_weights(Moments(S=S, n=task.context))
     return task.half_square(weights - targets)
