@@ -20,7 +20,7 @@ from innerloop.study import load_run
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("runs", nargs="+")
 parser.add_argument("--out", type=Path, required=True)
-parser.add_argument("--width", type=int, default=1100)
+parser.add_argument("--width", type=int, default=1240)
 parser.add_argument("--scheme", choices=["light", "dark"], default="light")
 chosen = parser.parse_args()
 # The page names a run as it was asked for; a picture names it by its folder.

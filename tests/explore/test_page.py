@@ -180,9 +180,8 @@ def test_the_command_serves_until_ctrl_c(tmp_path):
 
 # --- In Chromium
 
-sync_api = pytest.importorskip(
-    "playwright.sync_api", reason="could not import 'playwright': it is of the extra explore-test"
-)
+_EXTRA = "could not import '{}': it is of the extra explore-test"
+sync_api = pytest.importorskip("playwright.sync_api", reason=_EXTRA.format("playwright"))
 axe = pytest.importorskip(
     "axe_playwright_python.sync_playwright", reason=_EXTRA.format("axe_playwright_python")
 )

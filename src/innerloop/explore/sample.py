@@ -100,7 +100,5 @@ def _half_squares(
 ) -> Float[Array, "N"]:
     """`1/2 ||w_hat - target||^2` of every sequence, in the query's norm."""
     if isinstance(model, AnyDepth):
-        weights = model.final_weights(S)
-    else:
-        weights = model.final_weights(Moments(S=S, n=task.context))
-    return task.half_square(weights - targets)
+        return task.half_square(model.final_weights(S) - targets)
+    return task.half_square(model.final_weights(Moments(S=S, n=task.context)) - targets)
