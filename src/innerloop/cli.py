@@ -383,7 +383,7 @@ def export(
 def explore(
     run: Annotated[str, typer.Argument(help="Run folder; s3://, gs:// too.")],
     other: Annotated[
-        str | None, typer.Argument(metavar="[RUN2]", help="Another run of the same problem, to compare.")
+        str | None, typer.Argument(metavar="RUN2", help="Another run of the same problem, to compare.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; by default any that is free.")] = 0,
     host: Annotated[

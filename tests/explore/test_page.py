@@ -357,6 +357,7 @@ def test_two_runs_are_compared_and_a_full_model_has_no_bars(compared):
     assert "A FULL layer has two dense matrices" in compared.text("#flows-note")
     assert "d stays 3" in compared.text("#dim-note")
     assert compared.page.locator("[data-flow]").count() == 12
+    assert compared.page.locator("#edited-label").is_hidden(), "there is one run only whose numbers move"
     line = compared.line(2)
     for _ in range(2):
         compared.page.click("#back")
