@@ -31,6 +31,7 @@ COMMANDS = [
     "evaluate",
     "algorithm",
     "export",
+    "explore",
     "baselines",
     "doctor",
 ]
@@ -130,6 +131,8 @@ def test_the_help_lists_every_command():
         (["algorithm", "x", "--format", "html"], "--format must be text, markdown or latex, got 'html'"),
         (["export", "nowhere", "--to", "model.py"], "nowhere is not a run: it has no spec.yaml"),
         (["export", "nowhere", "--to", "model.txt"], "a file that ends in .py or .onnx, got model.txt"),
+        (["explore", "nowhere"], "nowhere is not a run: it has no spec.yaml"),
+        (["explore", "nowhere", "--port", "70000"], "--port"),
         (["export", "nowhere"], "Missing option '--to'"),
     ],
 )
@@ -288,6 +291,14 @@ def test_export_says_where_the_model_comes_from_and_overwrites_nothing(trained, 
     again = innerloop("export", trained[1], "--to", to)
     assert again.code == 2 and "exists already" in again.err
     assert to.read_text() == text
+
+
+def test_explore_says_which_packages_it_needs(trained, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "innerloop.explore.server", raising=False)
+    result = innerloop("explore", trained[1], "--no-browser")
+    assert (result.code, result.out) == (2, "")
+    assert 'innerloop explore needs more packages: pip install "innerloop[explore]"' in result.err
 
 
 def test_numbers_that_json_cannot_say_are_null(capsys):

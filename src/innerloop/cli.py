@@ -7,13 +7,14 @@ Exit codes: 0 done; 2 the input is wrong, said in one message; 75 stopped by a s
 """
 
 import json
-import math
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from innerloop.as_json import without_nan
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -251,7 +252,7 @@ def runs(
     except FileNotFoundError as error:
         raise ValueError(str(error)) from None
     if as_json:
-        print(json.dumps(_without_nan(found), allow_nan=False))
+        print(json.dumps(without_nan(found), allow_nan=False))
     else:
         from innerloop import display
 
@@ -289,7 +290,7 @@ def compare(
             seed=first.evaluate.seed,
         )
     if as_json:
-        print(json.dumps(_without_nan(table.to_dicts()), allow_nan=False))
+        print(json.dumps(without_nan(table.to_dicts()), allow_nan=False))
     else:
         display.comparison(table, title=f"adjusted loss, sigma ~ {first.task.noise}")
 
@@ -350,7 +351,7 @@ def algorithm(
             found.exact_model, found.spec.task.build(), threshold=threshold, seed=found.spec.evaluate.seed
         )
     if as_json:
-        print(json.dumps(_without_nan(described.as_dict()), allow_nan=False))
+        print(json.dumps(without_nan(described.as_dict()), allow_nan=False))
     else:
         print(getattr(described, style)(), end="")
 
@@ -376,6 +377,45 @@ def export(
         said = about(found)
     write(found.exact_model, to, about=said)
     console.print(f"the model is in {to}", soft_wrap=True)
+
+
+@app.command()
+def explore(
+    run: Annotated[str, typer.Argument(help="Run folder; s3://, gs:// too.")],
+    other: Annotated[
+        str | None, typer.Argument(metavar="RUN2", help="Another run of the same problem, to compare.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; by default any that is free.")] = 0,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; by default only this machine can open the page.")
+    ] = "127.0.0.1",
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
+) -> None:
+    """Show a run as a page in the browser: drag points, step through layers, move its numbers, compare two runs.
+
+    Example: innerloop explore runs/mine runs/other --port 8000
+    """
+    import contextlib
+    import webbrowser
+
+    from innerloop import display
+    from innerloop.explore import Explorer
+    from innerloop.study import load_run
+
+    runs = [load_run(folder) for folder in (run, other) if folder is not None]
+    try:
+        from innerloop.explore import server
+    except ModuleNotFoundError:
+        raise ValueError('innerloop explore needs more packages: pip install "innerloop[explore]"') from None
+    console = display.console()
+    with server.listen(host, port) as listening, contextlib.suppress(KeyboardInterrupt):
+        url = server.address(listening)
+        console.print(f"the page is at {url}; Ctrl-C ends it", highlight=False, soft_wrap=True)
+        if not server.is_loopback(host):
+            console.print(f"[bold]note:[/] whoever reaches {host} can open it too", soft_wrap=True)
+        if not no_browser:
+            webbrowser.open(url)
+        server.server(Explorer(runs), host).run(sockets=[listening])
 
 
 @app.command()
@@ -477,7 +517,7 @@ def _keep_evaluation(run: str, model) -> None:
     from innerloop.study import SpecError
     from innerloop.study.remote import mirrored
 
-    text = json.dumps(_without_nan(model.summary()), indent=2).encode()
+    text = json.dumps(without_nan(model.summary()), indent=2).encode()
     with contextlib.suppress(OSError, SpecError), mirrored(run) as mirror:
         write_atomically(mirror.folder / "evaluation.json", lambda file: file.write(text))
         mirror.push()
@@ -507,18 +547,9 @@ def _show(answer: dict, as_json: bool, *, title: str) -> None:
     from innerloop import display
 
     if as_json:
-        print(json.dumps(_without_nan(answer), allow_nan=False))
+        print(json.dumps(without_nan(answer), allow_nan=False))
     else:
         display.baselines(answer, title=title)
-
-
-def _without_nan(value):
-    """Numbers that JSON cannot say, NaN and infinity, become null."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def main() -> None:
