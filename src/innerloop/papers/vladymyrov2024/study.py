@@ -107,7 +107,7 @@ BUDGETS = {
         ),
         when=(
             {"if": {"model.kind": "diag"}, "set": {"train.sample": 1024, "train.steps": 20}},
-            {"if": {"model.kind": "gd++"}, "set": {"train.sample": 256, "train.steps": 15}},
+            {"if": {"model.kind": "gd++"}, "set": {"train.sample": 512}},
         ),
     ),
     # 3 models x 7 depths x 10 problems, and what the paper lacks. Chains: 10 x 110 + 4 seeds x 70 + 70 for 8 layers. FULL:
