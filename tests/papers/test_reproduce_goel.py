@@ -12,6 +12,7 @@ from test_reproduce import reproduce
 
 from innerloop.papers.goel2026 import measured, outputs
 from innerloop.papers.goel2026.data import DIM, POINTS
+from innerloop.papers.goel2026.findings import findings
 from innerloop.papers.goel2026.matched import Arm, Setting
 from innerloop.papers.goel2026.reproduce import missing
 from innerloop.papers.goel2026.study import BUDGETS, BY_HEAD, BY_LAYER, Job, jobs
@@ -137,8 +138,40 @@ def test_the_floor_by_position_is_that_of_least_squares():
     assert own["least_squares"].to_list() == [max(0.0, 1 - k / DIM) for k in range(POINTS)]
 
 
+def test_findings_compare_what_differs_in_attention_alone():
+    """Softmax ends at 0.2 and 0.1, linear at 0.5 and 0.4, a hybrid at half of the better; at six layers linear is ahead."""
+    arms = [
+        (Arm("softmax,linear,linear", "muon"), 0.05, 0.05),
+        (Arm("softmax", "muon", layers=6), 0.2, 0.2),
+        (Arm("linear", "muon", layers=6), 0.1, 0.1),
+    ]
+    more = pl.DataFrame([row for arm, end, validation in arms for row in arm_rows(arm, end, validation)])
+    found = findings(as_published(), pl.concat([on_equal_terms(), more]))
+    groups = {group: own for (group,), own in found.group_by("group", maintain_order=True)}
+    measured = {group: dict(own.select("what", "measured").iter_rows()) for group, own in groups.items()}
+    assert measured["Does linear attention converge faster, as published?"] == {
+        "1 layer": pytest.approx(1.5),
+        "3 layers": pytest.approx(1.5),
+    }
+    better = measured["Which attention is better on equal terms?"]
+    assert better == {
+        "3 layers, Adam, fresh sequences": pytest.approx(0.4),
+        "3 layers, Muon, fresh sequences": pytest.approx(0.25),
+        "6 layers, Muon, fresh sequences": pytest.approx(2.0),
+    }
+    answer = groups["Which attention is better on equal terms?"]["answer"][0]
+    assert "Of 3 intervals 1 are above 1, 2 below, and 0 hold 1." in answer
+    assert measured["Does a hybrid beat both?"] == {
+        "3 layers, Muon: softmax,linear,linear against softmax": pytest.approx(0.5)
+    }
+    assert measured["Does Muon help a decoder?"] == {
+        "3 layers, softmax": pytest.approx(2.0),
+        "3 layers, linear": pytest.approx(1.25),
+    }
+
+
 def inside(arm: Arm, validation: float, **columns) -> pl.DataFrame:
-    about = {**vars(arm), "validation_loss": validation}
+    about = {**vars(arm), "layers": arm.layers or 3, "validation_loss": validation}
     frame = pl.DataFrame(columns)
     return frame.select(*(pl.lit(value).alias(name) for name, value in about.items()), pl.all())
 
@@ -283,7 +316,7 @@ def test_the_learning_rate_is_chosen_with_one_seed_and_kept_for_the_others(tmp_p
     frames = {kind: pl.read_parquet(tmp_path / file) for kind, file in job.files.items()}
     assert set(frames["matched"].filter("chosen")["learning_rate"]) == {0.01}
     assert frames["probes"].rows() == [
-        (*vars(job.what).values(), 0.5, 1.0)
+        (*{**vars(job.what), "layers": 3}.values(), 0.5, 1.0)
     ]  # with the first seed's validation loss
 
 
