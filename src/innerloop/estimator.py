@@ -18,7 +18,7 @@ from innerloop.models.linear import Blockwise
 from innerloop.shipped import pretrained
 from innerloop.standard import Running, Standard
 from innerloop.tasks import LinearRegression
-from innerloop.types import Prompt
+from innerloop.types import AnyArray, Prompt
 
 try:
     from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
@@ -236,7 +236,10 @@ def _attention(P: np.ndarray, Q: np.ndarray, S: np.ndarray) -> np.ndarray:
 
 @eqx.filter_jit
 def _answers(
-    model: CausalDecoder, x: Float[Array, "n dim"], y: Float[Array, "n"], queries: Float[Array, "q dim"]
+    model: CausalDecoder,
+    x: Float[AnyArray, "n dim"],
+    y: Float[AnyArray, "n"],
+    queries: Float[AnyArray, "q dim"],
 ) -> Float[Array, "q"]:
     xs, ys = (jnp.broadcast_to(part[None], (len(queries), *part.shape)) for part in (x, y))
     return model.predict(Prompt(x=xs, y=ys, query=queries))

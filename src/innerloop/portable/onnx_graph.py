@@ -28,7 +28,10 @@ def onnx_model(
 ) -> onnx.ModelProto:
     """The model as ONNX; `about` becomes its metadata. Inputs and outputs are those that `innerloop.export` names."""
     graph = _Graph()
-    (_linear if isinstance(model, LinearTransformer) else _decoder)(graph, model)
+    if isinstance(model, LinearTransformer):
+        _linear(graph, model)
+    else:
+        _decoder(graph, model)
     found = helper.make_model(
         helper.make_graph(graph.nodes, "innerloop", graph.inputs, graph.outputs, graph.constants),
         opset_imports=[helper.make_opsetid("", _OPSET)],

@@ -21,7 +21,7 @@ from innerloop.models import LinearTransformer
 from innerloop.study.spec import RunSpec, nearest, parse_spec
 from innerloop.tasks import LinearRegression
 
-_MODELS = files(__package__) / "models"
+_MODELS = files("innerloop.shipped") / "models"
 
 
 @dataclass(frozen=True)
