@@ -1,7 +1,7 @@
 """Second-order training of deep models through shallow ones.
 
-Depth k + 1 starts from the solved depth k with an idle layer inserted at any place, near it and, where it is shallow,
-farther away too, and from a cold start; all are tried for a few iterations, the best few for a few more, the best is
+Depth k + 1 starts from the solved depth k with an idle layer inserted at any place and, where it is shallow, from a
+cold start; where several starts are asked for, also from models farther away; all are tried for a few iterations, the best few for a few more, the best is
 solved, judged on a large fresh draw, and solved again with that draw's worst sequences in the pool while its loss is
 carried by a few of them. The last depth is polished on a larger fresh pool. The chain yields every depth on its way.
 """
@@ -21,8 +21,8 @@ from innerloop.train.objectives import Examples, Objective, draw_many
 from innerloop.train.second_order import Iterate, Pool
 from innerloop.types import Moments
 
-# How far candidates are from the solved depth before. Near it alone, three and four layers may end in a poor minimum: 0.157
-# instead of 0.121 for DIAG of three layers on sigma ~ U(0, 7). Deeper ones follow where the shallow have led.
+# How far candidates are from the solved depth before, where several starts are asked for. Near it alone, three and four layers
+# may end in a poor minimum: 0.157 instead of 0.121 for DIAG of three layers on sigma ~ U(0, 7). Deeper ones follow.
 _SPREADS = (1e-3, 0.1, 0.3)
 _PARTING = 4  # layers up to which all of these are tried
 _STREAMS = {"pool": 1, "judge": 2, "polish": 3, "start": 4, "beyond": 5}
@@ -89,7 +89,8 @@ class WarmChain:
         objective: see `innerloop.train.objectives`.
         seed: everything random follows from it.
         warm: go through all depths from 1; else solve the model's depth from `starts` cold starts.
-        starts: cold starts at each depth; one less at the third and deeper ones, where a cold start has never won.
+        starts: cold starts at each depth; one less at the third and deeper ones, where a cold start has never won. With
+            more than one, shallow depths also start farther from the depth before, twice more from each place.
         sample: sequences in a Jacobian; pool: sequences on which a trial is judged; scout: the share of both that
             candidates are tried on; polish: both times this at the end.
         judge: sequences on which every depth is judged.
@@ -300,7 +301,7 @@ class WarmChain:
         cold = self.starts - (len(solved) >= 2)
         made = [self._cold(layers, index) for index in range(cold)]
         if solved:
-            spreads = _SPREADS if layers <= _PARTING else _SPREADS[:1]
+            spreads = _SPREADS if self.starts > 1 and layers <= _PARTING else _SPREADS[:1]
             idle = [deeper for place in range(layers) for deeper in solved[-1].insert_idle_layer(place)]
             for spread in spreads:
                 made += [_nudged(deeper, spread, (self.seed, place)) for place, deeper in enumerate(idle)]

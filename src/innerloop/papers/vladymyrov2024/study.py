@@ -106,7 +106,10 @@ BUDGETS = {
             {"model.kind": "diag", "model.heads": 2, "task.noise": [NOISELESS, *_UNIFORM[:4], *_UNIFORM[5:]]},
         ),
         when=(
-            {"if": {"model.kind": "diag"}, "set": {"train.sample": 1024, "train.steps": 20}},
+            {
+                "if": {"model.kind": "diag"},
+                "set": {"train.sample": 1024, "train.steps": 20, "train.starts": 2},
+            },
             {"if": {"model.kind": "gd++"}, "set": {"train.sample": 512}},
         ),
     ),
