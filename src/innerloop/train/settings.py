@@ -43,7 +43,7 @@ class Training(BaseModel):
         default=1,
         ge=1,
         le=100,
-        description="levenberg-marquardt: cold starts tried at each depth; with 2 or more also wider ones from the depth before",
+        description="levenberg-marquardt: cold starts at each depth; from 2 on, wider ones from the depth before too",
     )
     sample: int = Field(default=4096, ge=16, description="levenberg-marquardt: sequences in a Jacobian")
     seed: int = Field(default=0, ge=0, lt=2**31, description="everything random follows from it")

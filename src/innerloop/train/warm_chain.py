@@ -1,9 +1,10 @@
 """Second-order training of deep models through shallow ones.
 
 Depth k + 1 starts from the solved depth k with an idle layer inserted at any place and, where it is shallow, from a
-cold start; where several starts are asked for, also from models farther away; all are tried for a few iterations, the best few for a few more, the best is
-solved, judged on a large fresh draw, and solved again with that draw's worst sequences in the pool while its loss is
-carried by a few of them. The last depth is polished on a larger fresh pool. The chain yields every depth on its way.
+cold start; where several starts are asked for, from models farther away too. All are tried for a few iterations, the
+best few for a few more, the best is solved, judged on a large fresh draw, and solved again with that draw's worst
+sequences in the pool while its loss is carried by a few of them. The last depth is polished on a larger fresh pool.
+The chain yields every depth on its way.
 """
 
 import json
@@ -21,8 +22,8 @@ from innerloop.train.objectives import Examples, Objective, draw_many
 from innerloop.train.second_order import Iterate, Pool
 from innerloop.types import Moments
 
-# How far candidates are from the solved depth before, where several starts are asked for. Near it alone, three and four layers
-# may end in a poor minimum: 0.157 instead of 0.121 for DIAG of three layers on sigma ~ U(0, 7). Deeper ones follow.
+# How far candidates are from the solved depth before, where several starts are asked for. Near it alone, three and four
+# layers may end in a poor minimum: 0.157 instead of 0.121 for DIAG of three layers on sigma ~ U(0, 7). Deeper ones follow.
 _SPREADS = (1e-3, 0.1, 0.3)
 _PARTING = 4  # layers up to which all of these are tried
 _STREAMS = {"pool": 1, "judge": 2, "polish": 3, "start": 4, "beyond": 5}
