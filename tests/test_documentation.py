@@ -44,7 +44,8 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name
 )
-def test_blocks_run_one_after_another(page, tmp_path, monkeypatch, capsys):
+def test_blocks_run_one_after_another(page, unchecked, tmp_path, monkeypatch, capsys):
+    """As for a reader, whose annotations nobody checks."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     namespace: dict = {}
