@@ -66,6 +66,11 @@ class InContextRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             its weights are not finite on these data.
     """
 
+    coef_: np.ndarray
+    intercept_: np.ndarray
+    moments_: Running
+    prompt_: tuple[np.ndarray, np.ndarray]
+
     def __init__(self, model: Any = "diag-7-uniform5", *, task: Any = None):
         self.model = model  # checked in fit, as scikit-learn asks
         self.task = task
