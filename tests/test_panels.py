@@ -591,7 +591,7 @@ def test_attention_maps_share_a_scale_and_name_both_kinds_of_tokens():
     assert [axes.get_title() for axes in maps] == ["layer 1", "layer 2", "", ""]
     assert [len(axes.images) for axes in maps] == [1, 1, 1, 0] and bar.get_ylabel() == "weight"
     assert maps[0].get_ylabel() == "softmax attention" and maps[2].get_ylabel() == "linear attention"
-    even, itself = (maps[place].images[0].get_array() for place in (0, 2))
+    even, itself = (np.ma.asarray(maps[place].images[0].get_array()) for place in (0, 2))
     np.testing.assert_allclose(even[3], 0.25)
     np.testing.assert_array_equal(itself.filled(0), np.eye(4))
     assert even.mask.tolist() == (np.triu(np.ones((4, 4)), 1) > 0).tolist()
@@ -649,7 +649,7 @@ def test_distances_after_layer_have_a_line_a_target_and_a_band_for_the_untrained
         lines = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
         assert lines == {"gradient descent, 1 step": [0.8, 0.4, 0.2], "least squares": [0.9, 0.45, 0.225]}
         band = next(each for each in axes.collections if isinstance(each, FillBetweenPolyCollection))
-        heights = band.get_paths()[0].vertices[:, 1]
+        heights = np.asarray(band.get_paths()[0].vertices)[:, 1]
         assert (heights.min(), heights.max()) == (0.8, 0.9)
     names = [text.get_text().strip() for text in figure.legends[0].get_texts()]
     assert [name for name in names if name] == [
