@@ -61,7 +61,7 @@ def test_commands_and_their_options_exist(page, command):
     name, *arguments = list(words)[1:]
     chosen = typer.main.get_command(app).commands[name]  # pyright: ignore[reportAttributeAccessIssue]
     if "--help" not in arguments:
-        chosen.make_context(name, arguments)
+        assert chosen.make_context(name, arguments).info_name == name
 
 
 def test_there_are_blocks_and_commands():

@@ -370,7 +370,8 @@ def test_a_mistake_is_said_on_the_page(opened):
         "**/api/draw", lambda route: route.fulfill(status=400, json={"error": "no such context"})
     )
     opened.page.locator("#sigma").press("ArrowRight")
-    opened.until(lambda: opened.text("#error") == "no such context")
+    opened.until(lambda: opened.text("#error") != "")
+    assert opened.text("#error") == "no such context"
 
 
 @pytest.mark.parametrize("width", [320, 375, 768, 1600])

@@ -54,7 +54,7 @@ def processes(workers: int) -> Iterator[Pool]:
 def compiling_in_haste(hasty: bool) -> Iterator[None]:
     """If `hasty`, processes that are started in the body do not optimise what they compile, unless XLA_FLAGS is set.
 
-    For programs that run for a moment: they are ready in about two thirds of the time.
+    For programs that run for a moment, whose compilation is most of the time.
     """
     chosen = hasty and "XLA_FLAGS" not in os.environ
     if chosen:

@@ -22,9 +22,8 @@ from innerloop.train.objectives import Examples, Objective, draw_many
 from innerloop.train.second_order import Iterate, Pool
 from innerloop.types import Moments
 
-# How far candidates are from the solved depth before, where several starts are asked for. Near it alone, three and four
-# layers may end in a poor minimum: DIAG of three layers on sigma ~ U(0, 7) at 0.157, where 0.121 has been found from
-# farther away and from the solution of U(0, 5). Deeper ones follow where the shallow have led.
+# How far candidates are from the solved depth before, where several starts are asked for: near it alone, three and four
+# layers may end in a poor minimum, and deeper ones follow where the shallow have led.
 _SPREADS = (1e-3, 0.1, 0.3)
 _PARTING = 4  # layers up to which all of these are tried
 _STREAMS = {"pool": 1, "judge": 2, "polish": 3, "start": 4, "beyond": 5}

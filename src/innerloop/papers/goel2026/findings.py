@@ -30,9 +30,9 @@ def findings(as_published: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
 def _speed_as_published(frame: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for (layers,), own in _last(frame.filter(set="isotropic")).group_by("layers", maintain_order=True):
-        needed = {name: _needed(own.filter(architecture=name)) for name in ("quadratic", "linear")}
+        needed = {name: sequences_needed(own.filter(architecture=name)) for name in ("quadratic", "linear")}
         if all(len(each) for each in needed.values()):
-            rows.append(_ratio(_depth(layers), needed["quadratic"], needed["linear"]))
+            rows.append(_ratio(depth(layers), needed["quadratic"], needed["linear"]))
     answer = (
         f"Training sequences of softmax over those of linear attention to {_FRACTION:.0%} of the way; published: "
         f"{published()['published']['convergence_speed_ratio']}. Learning rate, batch and final LayerNorm differ between "
@@ -44,7 +44,9 @@ def _speed_as_published(frame: pl.DataFrame) -> pl.DataFrame:
 def _speed_on_equal_terms(frame: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for name, arms in _comparable(frame):
-        softmax, linear = (_needed(_last(arms.filter(set="test", mixers=mixers))) for mixers in _PLAIN)
+        softmax, linear = (
+            sequences_needed(_last(arms.filter(set="test", mixers=mixers))) for mixers in _PLAIN
+        )
         rows.append(_ratio(name, softmax, linear))
     answer = (
         "The same ratio with one stream of sequences, batch, number of samples and final LayerNorm for both, each at the "
@@ -75,7 +77,7 @@ def _hybrids(frame: pl.DataFrame) -> pl.DataFrame:
             continue
         better = min(_PLAIN, key=lambda mixers: ends[mixers].mean())
         for mixers in ends.keys() - set(_PLAIN):
-            what = f"{_depth(layers)}, {_title(optimizer)}: {mixers} against {better}"
+            what = f"{depth(layers)}, {_title(optimizer)}: {mixers} against {better}"
             rows.append(_ratio(what, ends[mixers], ends[better]))
     answer = (
         "Test loss of a hybrid over that of the better plain mixer under the same optimiser. Below 1 the hybrid is better."
@@ -89,7 +91,7 @@ def _optimizers(frame: pl.DataFrame) -> pl.DataFrame:
     for (mixers, layers), arms in _plain(frame).group_by("mixers", "layers", maintain_order=True):
         ends = {name: _ends(arms.filter(optimizer=name)) for name in ("adam", "muon")}
         if all(len(each) for each in ends.values()):
-            rows.append(_ratio(f"{_depth(layers)}, {mixers}", ends["adam"], ends["muon"]))
+            rows.append(_ratio(f"{depth(layers)}, {mixers}", ends["adam"], ends["muon"]))
     answer = (
         "Test loss with Adam over that with Muon, each at its own best learning rate. Above 1 Muon is better."
     )
@@ -104,7 +106,7 @@ def _comparable(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
     for (layers, optimizer, data, norm), arms in own.group_by(keys, maintain_order=True):
         if set(arms["mixers"]) == set(_PLAIN):
             source = "fresh sequences" if data == "fresh" else "the published pool"
-            name = f"{_depth(layers)}, {_title(optimizer)}, {source}"
+            name = f"{depth(layers)}, {_title(optimizer)}, {source}"
             found.append((name if norm else f"{name}, no final LayerNorm", arms))
     return found
 
@@ -120,8 +122,8 @@ def _last(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.filter(pl.col("position") == POINTS - 1)
 
 
-def _needed(frame: pl.DataFrame) -> np.ndarray:
-    """Sequences to `_FRACTION`, a number a seed; none for no rows."""
+def sequences_needed(frame: pl.DataFrame) -> np.ndarray:
+    """Training sequences until the loss has covered `_FRACTION` of its way, a number a seed; none for no rows."""
     if frame.is_empty():
         return np.empty(0)
     curve = frame.pivot(on="seed", index="sequences_seen", values="loss").sort("sequences_seen")
@@ -161,7 +163,8 @@ def _counted(ratios: list[_Ratio]) -> str:
     return f" Of {len(ratios)} intervals {above} are above 1, {below} below, and {len(ratios) - above - below} hold 1."
 
 
-def _depth(layers: object) -> str:
+def depth(layers: object) -> str:
+    """As in "1 layer"."""
     return f"{layers} layer{'s' * (layers != 1)}"
 
 

@@ -9,11 +9,11 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from innerloop import figures
-from innerloop.evaluation.convergence import ratio_of_means, samples_to
+from innerloop.evaluation.convergence import ratio_of_means
 from innerloop.files import write_atomically
 from innerloop.papers.findings import grids
 from innerloop.papers.goel2026.data import DIM, POINTS
-from innerloop.papers.goel2026.findings import findings
+from innerloop.papers.goel2026.findings import depth, findings, sequences_needed
 from innerloop.papers.goel2026.inside import LEAST_SQUARES
 from innerloop.papers.goel2026.published import published
 from innerloop.probe.linear_probes import LABEL
@@ -128,20 +128,18 @@ def _final(frame: pl.DataFrame, published_sizes: bool) -> pl.DataFrame:
     if not published_sizes:
         return table
     printed = _printed(frame)
-    values = [printed.get((_depth(row["layers"]), row["architecture"])) for row in table.to_dicts()]
+    values = [printed.get((depth(row["layers"]), row["architecture"])) for row in table.to_dicts()]
     return table.with_columns(published=pl.Series(values, dtype=pl.Float64))
 
 
 def _speed(frame: pl.DataFrame, published_sizes: bool) -> Drawn:
     rows = []
-    for (layers,), depth in _last_point(frame).group_by("layers", maintain_order=True):
+    for (layers,), same in _last_point(frame).group_by("layers", maintain_order=True):
         found = {}
-        for (architecture,), own in depth.filter(set="isotropic").group_by(
+        for (architecture,), own in same.filter(set="isotropic").group_by(
             "architecture", maintain_order=True
         ):
-            curve = own.pivot(on="seed", index="sequences_seen", values="loss").sort("sequences_seen")
-            losses = curve.drop("sequences_seen").to_numpy().T
-            found[architecture] = samples_to(curve["sequences_seen"].to_numpy(), losses, 0.9)
+            found[architecture] = sequences_needed(own)
         if set(found) != {"quadratic", "linear"}:
             continue
         ratio, low, high = ratio_of_means(found["quadratic"], found["linear"])
@@ -410,10 +408,6 @@ def _architecture() -> pl.Expr:
 
 def _layers() -> pl.Expr:
     return pl.format("{} layers", "layers").replace({"1 layers": "1 layer"})
-
-
-def _depth(layers: int) -> str:
-    return f"{layers} layer{'s' * (layers > 1)}"
 
 
 def _printed(frame: pl.DataFrame) -> dict[tuple[str, str], float]:

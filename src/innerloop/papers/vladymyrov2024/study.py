@@ -115,7 +115,7 @@ BUDGETS = {
     ),
     # 3 models x 7 depths x 10 problems, and what the paper lacks. Chains: 10 x 110 + 4 seeds x 70 + 70 for 8 layers. FULL:
     # 7 depths of 6000 steps are 800 a problem; with four more seeds, two heads at three depths (twice the time of one), 8
-    # layers and float64 20 times that. Together about 5 hours of one core.
+    # layers and float64 20 times that. Together about 5 hours of one core, and more for the several starts of chains.
     "full": Budget(
         problems=_ALL,
         models=(
