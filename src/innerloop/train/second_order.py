@@ -28,8 +28,7 @@ from innerloop.train.objectives import Examples
 from innerloop.types import AnyArray, Moments
 
 _JACOBIAN_BLOCK = 64  # sequences at a time: about what the second-level cache holds
-_JACOBIAN_CHUNK = 512  # sequences a call of a compiled program, whatever the sample's size
-_FORWARD_CHUNK = 1024
+_CHUNKS = (_JACOBIAN_BLOCK, 256)  # sequences a call of a compiled program, of small samples and of all others
 _OTHERS = 2  # directions of a sequence's residual space, besides its residual's, in H
 _DIFFERENCE = 0.01  # of a step, for its second derivative
 _FLOOR = 1e-5  # of the largest curvature: steps along flat directions stay within reach
@@ -153,12 +152,13 @@ def _losses(model: LinearTransformer, theta: np.ndarray, examples: Examples) -> 
 def _weights(model: LinearTransformer, theta: np.ndarray, examples: Examples) -> np.ndarray:
     """The implicit weights at `theta` on every sequence, (N, dim)."""
     S = examples.moments.S
+    chunk = _chunk(len(S))
     forward, name = _forward_at(model, theta)
 
     def part(first: int) -> np.ndarray:
-        return np.asarray(forward(_padded(S, first, _FORWARD_CHUNK)))
+        return np.asarray(forward(_padded(S, first, chunk)))
 
-    return np.concatenate(in_threads(part, range(0, len(S), _FORWARD_CHUNK), compiled=name))[: len(S)]
+    return np.concatenate(in_threads(part, range(0, len(S), chunk), compiled=(name, chunk)))[: len(S)]
 
 
 def _forward_at(
@@ -233,15 +233,16 @@ def _normal_equations(
         probes = np.asarray(examples.probes) @ directions
     sums, chain, name = _sums_at(model, theta)
 
+    chunk = _chunk(len(weights))
+
     def part(first: int) -> tuple[np.ndarray, np.ndarray]:
-        weight = weights[first : first + _JACOBIAN_CHUNK]
-        weight = np.pad(weight, (0, _JACOBIAN_CHUNK - len(weight)))
-        arrays = (_padded(array, first, _JACOBIAN_CHUNK) for array in (examples.moments.S, probes, along))
+        weight = weights[first : first + chunk]
+        weight = np.pad(weight, (0, chunk - len(weight)))
+        arrays = (_padded(array, first, chunk) for array in (examples.moments.S, probes, along))
         hessian, gradient = sums(*arrays, weight)
         return np.asarray(hessian), np.asarray(gradient)
 
-    chunks = range(0, len(weights), _JACOBIAN_CHUNK)
-    parts = in_threads(part, chunks, compiled=(name, directions.shape[2]))
+    parts = in_threads(part, range(0, len(weights), chunk), compiled=(name, directions.shape[2], chunk))
     hessian, gradient = (np.sum(each, axis=0) for each in zip(*parts, strict=True))
     if chain is None:
         return hessian, gradient
@@ -400,6 +401,10 @@ def _concatenate(first: Examples, second: Examples) -> Examples:
 
 def _mean(losses: np.ndarray, pool: Pool) -> float:
     return float(losses @ pool.weights) if np.isfinite(losses).all() else np.inf
+
+
+def _chunk(count: int) -> int:
+    return _CHUNKS[0] if count <= _CHUNKS[0] else _CHUNKS[1]
 
 
 def _padded(array: np.ndarray, first: int, size: int) -> np.ndarray:

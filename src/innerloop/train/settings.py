@@ -40,10 +40,10 @@ class Training(BaseModel):
         default=True, description="levenberg-marquardt: reach the depth through all shallower ones"
     )
     starts: int = Field(
-        default=1,
+        default=4,
         ge=1,
         le=100,
-        description="levenberg-marquardt: cold starts at each depth; from 2 on, wider ones from the depth before too",
+        description="levenberg-marquardt: cold starts at each depth, besides those from the depth before",
     )
     sample: int = Field(default=4096, ge=16, description="levenberg-marquardt: sequences in a Jacobian")
     seed: int = Field(default=0, ge=0, lt=2**31, description="everything random follows from it")

@@ -1,13 +1,14 @@
 """Second-order training of deep models through shallow ones.
 
-Depth k + 1 starts from the solved depth k with an idle layer inserted at any place and, where it is shallow, from a
-cold start; where several starts are asked for, from models farther away too. All are tried for a few iterations, the
-best few for a few more, the best is solved, judged on a large fresh draw, and solved again with that draw's worst
-sequences in the pool while its loss is carried by a few of them. The last depth is polished on a larger fresh pool.
-The chain yields every depth on its way.
+Depth k + 1 starts from the solved depth k with an idle layer inserted at any place, and from cold starts: these seldom
+lead at first, but where few layers have several minima they find the best one more often. All are tried on a small
+sample, the better half goes on, and so forth; the best is solved, judged on a large fresh draw, and solved again with
+that draw's worst sequences in the pool while its loss is carried by a few of them. The last depth is polished on a
+larger fresh pool. The chain yields every depth on its way.
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 
 import equinox as eqx
@@ -22,10 +23,10 @@ from innerloop.train.objectives import Examples, Objective, draw_many
 from innerloop.train.second_order import Iterate, Pool
 from innerloop.types import Moments
 
-# How far candidates are from the solved depth before, where several starts are asked for: near it alone, three and four
-# layers may end in a poor minimum, and deeper ones follow where the shallow have led.
-_SPREADS = (1e-3, 0.1, 0.3)
-_PARTING = 4  # layers up to which all of these are tried
+_SPREAD = (
+    1e-3  # how far candidates are from the solved depth before, on which an idle layer's gradient may be zero
+)
+_SHALLOW = 4  # layers up to which minima lie far apart; deeper models follow where these have led
 _STREAMS = {"pool": 1, "judge": 2, "polish": 3, "start": 4, "beyond": 5}
 
 
@@ -65,7 +66,7 @@ class ChainState:
         solved: the models of depths first..k, in order.
         scouts: the candidates of this heat.
         hard: hard sequences found so far, and their weights.
-        last: the model of the last iteration, for reports.
+        last: the model to report on after the last iteration.
     """
 
     current: Iterate
@@ -90,15 +91,15 @@ class WarmChain:
         objective: see `innerloop.train.objectives`.
         seed: everything random follows from it.
         warm: go through all depths from 1; else solve the model's depth from `starts` cold starts.
-        starts: cold starts at each depth; one less at the third and deeper ones, where a cold start has never won. With
-            more than one, shallow depths also start farther from the depth before, twice more from each place.
-        sample: sequences in a Jacobian; pool: sequences on which a trial is judged; scout: the share of both that
-            candidates are tried on; polish: both times this at the end.
+        starts: cold starts at each depth.
+        sample: sequences in a Jacobian; pool: sequences on which a trial is judged; polish: both times this at the end.
+        scout: sequences in a Jacobian of candidates, if there are so many; their pool is smaller in proportion.
         judge: sequences on which every depth is judged.
         guard: weight of the loss on `beyond` sequences of the largest label energy among many whose labels are up to a
             third too large: where deep models break, which one sequence in a million shows, a pool of this size never.
         steps: at most so many iterations a depth, twice that at the last.
-        heats: how many candidates are in each round (None: all), and for how many iterations.
+        heats: the share of the candidates in each round, and for how many iterations; of a shallow model, by whose first
+            few nothing can be told yet, and of a deep one.
     """
 
     model: LinearTransformer
@@ -106,14 +107,17 @@ class WarmChain:
     objective: Objective = "bayes"
     seed: int = 0
     warm: bool = True
-    starts: int = 1
+    starts: int = 4
     sample: int = 4096
     pool: int = 12288
-    scout: float = 0.25
+    scout: int = 512
     polish: int = 3
     judge: int = 102_400
     steps: int = 30
-    heats: tuple[tuple[int | None, int], ...] = ((None, 3), (3, 4))
+    heats: tuple[tuple[tuple[float, int], ...], ...] = (
+        ((1.0, 8), (0.5, 8), (0.2, 10)),
+        ((1.0, 4), (0.3, 6)),
+    )
     hard: int = 256
     guard: float = 1e-3
     beyond: int = 1024
@@ -147,7 +151,7 @@ class WarmChain:
     def advance(self, state: ChainState) -> tuple[ChainState, dict]:
         """One Levenberg-Marquardt iteration, and what follows from it."""
         place = state.place
-        sample = round(self.sample * {"scout": self.scout, "solve": 1, "polish": self.polish}[place.phase])
+        sample = round(self.sample * self._share(place.phase))
         after = second_order.iterate(
             state.current,
             self._pool(place.phase, state.hard),
@@ -163,12 +167,14 @@ class WarmChain:
             "loss": after.loss,
             "damping": after.damping,
         }
-        state = replace(state, current=after, last=after.model).at(
+        # While candidates are tried, what has been learned is the depth before.
+        learned = state.solved[-1] if place.phase == "scout" and state.solved else after.model
+        state = replace(state, current=after, last=learned).at(
             iteration=place.iteration + 1, total=place.total + 1, slow=place.slow + 1 if little else 0
         )
         deepest = after.model.layers == self.model.layers  # only this one must be solved to the end
         limits = {
-            "scout": self.heats[place.heat][1],
+            "scout": self._heats(after.model)[place.heat][1],
             "solve": self.steps * (1 + deepest),
             "polish": self.steps // 3,
         }
@@ -225,7 +231,8 @@ class WarmChain:
     def _scouted(self, state: ChainState) -> ChainState:
         """The next candidate, the next heat, or the solve of the best."""
         model, heat = state.current.model, state.place.heat
-        last = heat + 1 == len(self.heats) or len(state.scouts) == 1
+        heats = self._heats(model)
+        last = heat + 1 == len(heats) or len(state.scouts) == 1
         # Scouts run on a part of the pool, and what they lose there says who goes on; all of it says which is best.
         losses = state.current.losses
         if last:
@@ -239,7 +246,8 @@ class WarmChain:
             return self._begin(state, scouts[len(scouted)], "scout")
         best = np.argsort(np.nan_to_num(scouted, nan=np.inf), kind="stable")
         if not last:
-            chosen = tuple(scouts[k] for k in best[: self.heats[heat + 1][0]])
+            left = math.ceil(len(scouts) * heats[heat + 1][0] / heats[heat][0])
+            chosen = tuple(scouts[k] for k in best[:left])
             state = replace(state, scouts=chosen).at(scouted=(), heat=heat + 1)
             return self._begin(state, chosen[0], "scout")
         state = replace(state, scouts=()).at(scouted=(), heat=0, hardened=0)
@@ -299,14 +307,14 @@ class WarmChain:
     def _candidates(self, solved: tuple[LinearTransformer, ...]) -> tuple[LinearTransformer, ...]:
         """The starting models of the next depth."""
         layers = self._depths()[len(solved)]
-        cold = self.starts - (len(solved) >= 2)
-        made = [self._cold(layers, index) for index in range(cold)]
+        made = [self._cold(layers, index) for index in range(self.starts)]
         if solved:
-            spreads = _SPREADS if self.starts > 1 and layers <= _PARTING else _SPREADS[:1]
             idle = [deeper for place in range(layers) for deeper in solved[-1].insert_idle_layer(place)]
-            for spread in spreads:
-                made += [_nudged(deeper, spread, (self.seed, place)) for place, deeper in enumerate(idle)]
+            made += [_nudged(deeper, (self.seed, place)) for place, deeper in enumerate(idle)]
         return tuple(made)
+
+    def _heats(self, model: LinearTransformer) -> tuple[tuple[float, int], ...]:
+        return self.heats[model.layers > _SHALLOW]
 
     def _cold(self, layers: int, index: int) -> LinearTransformer:
         if layers == self.model.layers and index == 0:
@@ -314,17 +322,20 @@ class WarmChain:
         return _in_double(self.model.restart(layers, key=self._key("start", 100 * layers + index)))
 
     def _pool(self, phase: str, hard: Pool | None) -> Pool:
+        share = self._share(phase)
         if phase == "polish":
-            examples = self._draw("polish", 0, self.polish * self.pool)
+            examples = self._draw("polish", 0, round(self.pool * share))
         else:
-            examples = self._draw("pool", 0, self.pool)
-            if phase == "scout":
-                examples = second_order.take(examples, np.arange(round(self.pool * self.scout)))
+            examples = _first(self._draw("pool", 0, self.pool), share)
         pool = Pool.of(examples).with_hard(hard)
         if self.guard == 0:
             return pool
-        beyond = self._draw("beyond", 0, self.beyond)
-        return pool + Pool(beyond, np.full(self.beyond, self.guard / self.beyond))
+        beyond = _first(self._draw("beyond", 0, self.beyond), min(1.0, share))
+        return pool + Pool(beyond, np.full(len(beyond.target), self.guard / len(beyond.target)))
+
+    def _share(self, phase: str) -> float:
+        """Of `sample` and `pool`, how much this phase uses."""
+        return {"scout": min(1.0, self.scout / self.sample), "solve": 1.0, "polish": self.polish}[phase]
 
     def _draw(self, stream: str, index: int, count: int) -> Examples:
         """A pure function of (seed, stream, index); the last few draws are kept."""
@@ -350,11 +361,15 @@ class WarmChain:
         return second_order.unflat(like, theta)
 
 
-def _nudged(deeper: LinearTransformer, spread: float, seed: tuple[int, ...]) -> LinearTransformer:
+def _first(examples: Examples, share: float) -> Examples:
+    return second_order.take(examples, np.arange(round(len(examples.target) * share)))
+
+
+def _nudged(deeper: LinearTransformer, seed: tuple[int, ...]) -> LinearTransformer:
     """`deeper`, whose idle layer is at zero, off the saddle that exact zeros are."""
     theta = second_order.flat(deeper)
     noise = np.random.default_rng([*seed, deeper.layers]).normal(size=theta.shape)
-    return second_order.unflat(deeper, theta + spread * noise)
+    return second_order.unflat(deeper, theta + _SPREAD * noise)
 
 
 def _in_double(model: LinearTransformer) -> LinearTransformer:

@@ -72,8 +72,8 @@ class Budget:
     when: tuple[dict[str, Any], ...] = ()
 
 
-# Seconds of one core, from which the budgets were cut: a chain of 7 layers takes 55 (DIAG), 40 (two heads) or 15 (GD++); a
-# step of Muon on 512 sequences 10, 13, 20 and 30 milliseconds at 1, 2, 4 and 7 layers, twice that in float64.
+# Seconds of one core, from which the budgets were cut: a chain of 7 layers takes 75 (DIAG and two heads, sample 1024) or 40
+# (GD++); a step of Muon on 512 sequences 10, 13, 20 and 30 milliseconds at 1, 2, 4 and 7 layers, twice that in float64.
 BUDGETS = {
     "smoke": Budget(
         problems=(SPREAD, MATRICES),
@@ -108,14 +108,12 @@ BUDGETS = {
         when=(
             {
                 "if": {"model.kind": "diag"},
-                "set": {"train.sample": 1024, "train.steps": 20, "train.starts": 2},
+                "set": {"train.sample": 1024, "train.steps": 20},
             },
             {"if": {"model.kind": "gd++"}, "set": {"train.sample": 512}},
         ),
     ),
-    # 3 models x 7 depths x 10 problems, and what the paper lacks. Chains: 10 x 110 + 4 seeds x 70 + 70 for 8 layers. FULL:
-    # 7 depths of 6000 steps are 800 a problem; with four more seeds, two heads at three depths (twice the time of one), 8
-    # layers and float64 20 times that. Together about 5 hours of one core, and more for the several starts of chains.
+    # 3 models x 7 depths x 10 problems, and what the paper lacks: two hours of one core for chains, three for Muon.
     "full": Budget(
         problems=_ALL,
         models=(
@@ -124,7 +122,7 @@ BUDGETS = {
             *(("full", 2, layers) for layers in (2, 4, 7)),
             *((kind, 1, 8) for kind in PAPERS),  # Figure 7 only
         ),
-        steps={layers: 6000 for layers in range(1, 9)},
+        steps={1: 2000, 2: 4000, 3: 4000, 4: 5000, 5: 5000, 6: 6000, 7: 6000, 8: 6000},
         seeds=5,
         sequences=1_000_000,
         profile=8192,
@@ -133,17 +131,21 @@ BUDGETS = {
         skip=(
             {"model.layers": 8, "task.noise": [law for law in _ALL if law != SPREAD]},
             {"model.layers": 8, "train.seed": [1, 2, 3, 4]},
+            {"model.kind": "full", "model.layers": [3, 5, 6], "train.seed": [1, 2, 3, 4]},
+            {
+                "model.kind": "full",
+                "model.heads": 2,
+                "task.noise": [law for law in _ALL if law not in (SPREAD, MATRICES)],
+            },
         ),
         when=(
-            # Several cold starts at every depth of a chain, besides those from the depth before.
-            {"if": {"model.kind": ["gd++", "diag"]}, "set": {"train.starts": 3}},
+            {
+                "if": {"model.kind": ["gd++", "diag"]},
+                "set": {"train.starts": 8, "train.sample": 2048},
+            },
             # Three levels take longer: 7 layers, 20 000 steps were needed to come below the published number.
             {
-                "if": {
-                    "model.kind": "full",
-                    "task.noise": "categorical(1,3,5)",
-                    "model.layers": [4, 5, 6, 7],
-                },
+                "if": {"model.kind": "full", "task.noise": "categorical(1,3,5)", "model.layers": [5, 6, 7]},
                 "set": {"train.steps": 16_000},
             },
         ),
