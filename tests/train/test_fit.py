@@ -12,7 +12,7 @@ from innerloop.train import Training, fit
 
 _TASK = LinearRegression(3, 6, "uniform(0,2)")
 _ADAM = {"optimizer": "adam", "batch": 32}
-_SECOND_ORDER = {"optimizer": "levenberg-marquardt", "sample": 512, "steps": 2}
+_SECOND_ORDER = {"optimizer": "levenberg-marquardt", "sample": 512, "steps": 2, "starts": 1}
 
 
 def make_model(kind: str = "gd++", layers: int = 1, dim: int = 3) -> LinearTransformer:
