@@ -8,10 +8,9 @@ import polars as pl
 from innerloop.figures.style import looks
 from innerloop.papers.findings import answered, finding
 from innerloop.papers.vladymyrov2024.printed import printed_table_1
-from innerloop.papers.vladymyrov2024.study import NOISELESS
+from innerloop.papers.vladymyrov2024.study import HEAVY, NOISELESS
 from innerloop.report import Table1
 
-HEAVY = 5  # layers from which the mean without noise is carried by one sequence in 100 000
 # The share of the Bayes floor that the best seven-layer model may leave, and what is hoped for.
 _GAPS = {
     "uniform(0,3)": (0.04, 0.01),

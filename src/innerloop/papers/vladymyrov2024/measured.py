@@ -31,8 +31,10 @@ from innerloop.papers.vladymyrov2024.printed import CONTEXT, DIM, published
 from innerloop.papers.vladymyrov2024.study import (
     BUDGETS,
     DEPTHS,
+    HEAVY,
     MATRICES,
     METHODS,
+    NOISELESS,
     PAPERS,
     SPREAD,
     Budget,
@@ -136,12 +138,16 @@ def _losses(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]
     baselines = baseline_predictors(task)
     drawn = draw_losses(predictors | baselines, task, range(-(-budget.sequences // CHUNK)), per_layer=False)
     judged = drawn.evaluations(budget.sequences)
+    heavy = part.about == NOISELESS
+    deep = {_named(entry): model for entry, model in models.items() if heavy and entry.layers >= HEAVY}
+    further = _further_draws(deep, task, budget)
     worse = {}
     rows = []
     for name, evaluation in judged.items():
         method, layers = of.get(name, (name, None))
         adjusted = (drawn.regret[name][:, -1] + drawn.spread)[: budget.sequences]
-        rows.append({"method": method, "layers": layers, **_row(evaluation), **_tail(adjusted)})
+        row = _row(evaluation) | _tail(adjusted, further.get(name, np.empty(0)))
+        rows.append({"method": method, "layers": layers, **row})
         paper = published(method, part.about, layers)
         if paper is not None and evaluation.adjusted_loss.value > paper:
             worse[name] = len(rows) - 1
@@ -195,19 +201,48 @@ def _row(evaluation: Evaluation) -> dict[str, float | int]:
     }
 
 
-def _tail(adjusted: np.ndarray) -> dict[str, float | int]:
-    """Quantiles over sequences, and the means of draws as large as those of the paper, all of it if there is no second."""
+def _further_draws(predictors: dict, task: LinearRegression, budget: Budget) -> dict[str, np.ndarray]:
+    """Means of draws as large as the paper's, of sequences beyond those of the table: for means that one sequence sets."""
+    chunks = -(-PUBLISHED_DRAW // CHUNK)
+    first = -(-budget.sequences // CHUNK)
+    means = {name: [] for name in predictors}
+    for draw in range(budget.further_draws if predictors else 0):
+        begin = first + draw * chunks
+        drawn = draw_losses(predictors, task, range(begin, begin + chunks), per_layer=False)
+        for name, regret in drawn.regret.items():
+            means[name].append((regret[:, -1] + drawn.spread)[:PUBLISHED_DRAW].mean())
+    return {name: np.array(each) for name, each in means.items() if each}
+
+
+def _tail(adjusted: np.ndarray, further: np.ndarray) -> dict[str, float | int]:
+    """Quantiles over sequences, and the means of draws as large as those of the paper, all of it if there is no second.
+
+    With `further` draws, the mean and its error are of all draws.
+    """
     count = max(1, len(adjusted) // PUBLISHED_DRAW)
-    draws = np.array([part.mean() for part in np.array_split(adjusted, count)])
+    draws = np.concatenate([[part.mean() for part in np.array_split(adjusted, count)], further])
+    found = {}
+    if len(further):
+        over = Estimate.of(draws)
+        found = {
+            "value": over.value,
+            "standard_error": over.standard_error,
+            "sequences": len(draws) * PUBLISHED_DRAW,
+        }
     quantiles = np.quantile(
         adjusted, list(_QUANTILES.values()), method="lower"
     )  # no mean with an infinite neighbour
-    return dict(zip(_QUANTILES, quantiles.tolist(), strict=True)) | {
-        "draws": count,
-        "draws_median": float(np.median(draws)),
-        "draws_least": float(draws.min()),
-        "draws_greatest": float(draws.max()),
-    }
+    quantiles_found = dict(zip(_QUANTILES, quantiles.tolist(), strict=True))
+    return (
+        found
+        | quantiles_found
+        | {
+            "draws": len(draws),
+            "draws_median": float(np.median(draws)),
+            "draws_least": float(draws.min()),
+            "draws_greatest": float(draws.max()),
+        }
+    )
 
 
 def _profiles(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:

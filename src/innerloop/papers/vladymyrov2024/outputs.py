@@ -11,9 +11,9 @@ from innerloop import figures
 from innerloop.figures.axes import power
 from innerloop.figures.grid import spelt
 from innerloop.papers.findings import grids
-from innerloop.papers.vladymyrov2024.findings import HEAVY, findings, results
+from innerloop.papers.vladymyrov2024.findings import findings, results
 from innerloop.papers.vladymyrov2024.measured import Part, read
-from innerloop.papers.vladymyrov2024.study import NOISELESS, PAPERS, SPREAD
+from innerloop.papers.vladymyrov2024.study import HEAVY, NOISELESS, PAPERS, SPREAD
 from innerloop.report import Grid, Picture, Section, Table1, html, number, write_table1
 from innerloop.tasks import Categorical, parse_noise
 

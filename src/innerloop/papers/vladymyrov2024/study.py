@@ -18,6 +18,7 @@ DEPTHS = range(1, 8)  # of Table 1
 SPREAD = "uniform(0,5)"  # the problem of Figures 5 and 7, and of what is read off trained models
 MATRICES = "categorical(1,3)"  # the problem of Figure 4
 NOISELESS = "fixed(0)"
+HEAVY = 5  # layers from which the mean without noise is carried by one sequence in 100 000
 METHODS = {
     ("gd++", 1): "gd++",
     ("diag", 1): "diag",
@@ -53,6 +54,7 @@ class Budget:
         skip: more combinations that are left out, as in a study file.
         when: more settings for some runs, as in a study file.
         sequences: that every entry of Table 1 is judged on.
+        further_draws: draws of 100 000 more, for the entries without noise whose mean single sequences carry.
         profile: sequences a level of a profile over sigma; levels: how many there are.
         probes: sequences on which mechanisms are measured and theorems checked.
         conditions, contexts: condition numbers and context lengths at which Theorems 5.1 and 5.2 are checked.
@@ -66,6 +68,7 @@ class Budget:
     profile: int
     levels: int
     probes: int
+    further_draws: int = 0
     conditions: tuple[float, ...] = CONDITIONS
     contexts: tuple[int, ...] = CONTEXTS
     skip: tuple[dict[str, Any], ...] = ()
@@ -125,6 +128,7 @@ BUDGETS = {
         steps={1: 2000, 2: 4000, 3: 4000, 4: 5000, 5: 5000, 6: 6000, 7: 6000, 8: 6000},
         seeds=5,
         sequences=1_000_000,
+        further_draws=90,
         profile=8192,
         levels=29,
         probes=65_536,
