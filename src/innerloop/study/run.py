@@ -8,6 +8,8 @@ checkpoints/         the last states of training
 model.npz            the trained parameters of every depth
 """
 
+import contextlib
+import glob
 import json
 import os
 import platform
@@ -29,6 +31,7 @@ import yaml
 from innerloop.files import remove_leftovers, write_atomically
 from innerloop.models import LinearTransformer
 from innerloop.study.errors import SpecError
+from innerloop.study.folders import why_no_run
 from innerloop.study.remote import mirrored
 from innerloop.study.spec import RunSpec, parse_spec
 from innerloop.study.tracking import Tracker, check_trackers, make_tracker
@@ -246,12 +249,13 @@ def load_run(folder: str | Path) -> Run:
     """
     with mirrored(folder) as mirror:
         mirror.pull(*_READ)
+        if not (mirror.folder / "spec.yaml").exists():
+            missing = f"{mirror.address} is not a run: it has no spec.yaml"
+            raise SpecError(missing if mirror.apart else why_no_run(mirror.folder))
         return replace(_load(mirror.folder), folder=mirror.address)
 
 
 def _load(folder: Path) -> Run:
-    if not (folder / "spec.yaml").exists():
-        raise SpecError(f"{folder} is not a run: it has no spec.yaml")
     spec, status = _read_spec(folder), _read_status(folder)
     if not (folder / "model.npz").exists():
         state = status.get("status", "unknown")
@@ -296,6 +300,16 @@ def _load(folder: Path) -> Run:
         seconds=float(status.get("seconds", float("nan"))),
         revision=_read_json(folder / "environment.json").get("git_revision", "unknown"),
     )
+
+
+def folders_of(spec: RunSpec, under: Path) -> dict[Path, str]:
+    """The folders in `under` that are named after `spec` and hold a run of it, the oldest first, and their status."""
+    found = {}
+    for path in sorted(under.glob(f"{glob.escape(spec.name())}*/spec.yaml")):
+        with contextlib.suppress(SpecError):  # of another version, or damaged: not this one
+            if _read_spec(path.parent) == spec:
+                found[path.parent] = _read_status(path.parent).get("status", "unknown")
+    return found
 
 
 def drop_unreported(folder: Path) -> None:
