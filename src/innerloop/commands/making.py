@@ -236,6 +236,7 @@ def sweep(
     from innerloop.train import Preempted
 
     check_engine(engine)
+    trackers = checked_trackers(track)
     described, name = load_study_spec(study)
     processes = workers or default_workers()
     plan = make_plan(described, name, workers=processes)
@@ -257,9 +258,7 @@ def sweep(
     chosen = Local(processes) if engine == "local" else Ray(address, gpus=gpus)
     try:
         with display.study(console, name) as report:
-            failed = run_study(
-                plan, folder, chosen, resume=resume, report=report, track=checked_trackers(track)
-            )
+            failed = run_study(plan, folder, chosen, resume=resume, report=report, track=trackers)
     except Preempted as asked:
         raise stopped(asked, folder, console) from None
     _print_failed(failed, console)

@@ -1,5 +1,7 @@
 """Arguments and options that several commands share, and what is checked of them."""
 
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,10 +42,14 @@ def check_engine(engine: str) -> None:
 
 
 def checked_trackers(track: list[str] | None) -> list[str]:
+    """The trackers, if there are such and their packages are installed: said before a run has a folder."""
     from innerloop.study.tracking import check_tracker
 
     for name in track or []:
         check_tracker(name)
+        package = "tensorboardX" if name == "tensorboard" else name
+        if sys.modules.get(package) is None and find_spec(package) is None:
+            raise ValueError(f'tracking by {name} needs {package}: pip install "innerloop[tracking]"')
     return track or []
 
 

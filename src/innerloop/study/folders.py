@@ -11,7 +11,7 @@ from pathlib import Path
 from innerloop.study.errors import SpecError
 
 _DEEP = 4  # runs/STUDY/runs/RUN
-_MOST = 2000  # folders to look into: the current one may be anything
+_MOST = 5000  # folders to look at: the current one may be anything
 
 
 def found(under: Path, *, starts: str = "", holding: str = "spec.yaml", deep: int = _DEEP) -> Iterator[Path]:
@@ -20,17 +20,17 @@ def found(under: Path, *, starts: str = "", holding: str = "spec.yaml", deep: in
     Args:
         starts: how the name of the first folder on the way begins.
     """
-    waiting, seen = deque([(under, deep)]), 0
-    while waiting and seen < _MOST:
-        folder, left = waiting.popleft()
-        seen += 1
-        for child in _folders(folder):
+    waiting, left = deque([(under, deep)]), _MOST
+    while waiting and left > 0:
+        folder, levels = waiting.popleft()
+        for child in _folders(folder)[:left]:
+            left -= 1
             if folder == under and not child.name.startswith(starts):
                 continue
-            if (child / holding).exists():
+            if os.path.exists(child / holding):
                 yield child
-            if left > 1 and not (child / "spec.yaml").exists():
-                waiting.append((child, left - 1))
+            if levels > 1 and not os.path.exists(child / "spec.yaml"):
+                waiting.append((child, levels - 1))
 
 
 def new_folder(under: Path, name: str, now: datetime) -> Path:
@@ -57,17 +57,15 @@ def new_folder(under: Path, name: str, now: datetime) -> Path:
 def why_no_run(folder: Path) -> str:
     """What is said of a folder that is not a run: why, and which run may be meant."""
     said = f"{folder} is not a run: "
-    if not folder.exists():
+    if not os.path.exists(folder):  # or not to be seen
         return f"{said}there is no such folder{meant(folder)}"
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"{said}it is a file{meant(folder)}"
-    study = (folder / "study.yaml").exists()
-    said += "it is a study" if study else "it has no spec.yaml"
-    if inside := list(found(folder)):
-        holds = "its runs are" if study else "the runs in it are"
-        several = f"{inside[0]} to {inside[-1]}" if len(inside) > 1 else f"{inside[0]}"
-        return f"{said}; {holds if len(inside) > 1 else 'the run in it is'} {several}"
-    return f"{said}{meant(folder)}"
+    study, inside = os.path.exists(folder / "study.yaml"), list(found(folder))
+    if not inside:
+        return f"{said}{'it is a study' if study else 'it has no spec.yaml'}{meant(folder)}"
+    several = f"{len(inside)} run{'s' if len(inside) > 1 else ''}, such as {inside[0]}"
+    return f"{said}{'it is a study of' if study else 'it has no spec.yaml; it holds'} {several}"
 
 
 def places(under: Path, *, starts: str = "") -> list[Path]:
@@ -92,12 +90,12 @@ def meant(folder: Path, what: str = "run") -> str:
         return f"; there are runs in {', '.join(map(str, there[:5]))}" if there else ""
     if not there:
         return f"; there is no {what} here yet, innerloop {'train' if what == 'run' else 'sweep'} makes one"
-    return f"; the newest {what} here is {max(there, key=lambda each: (each / holding).stat().st_mtime)}"
+    return f"; the newest {what} here is {max(there, key=lambda each: os.path.getmtime(each / holding))}"
 
 
 def _beside(folder: Path, holding: str) -> list[Path]:
     parent = folder.parent
-    return list(found(parent, holding=holding, deep=1)) if parent != Path() and parent.is_dir() else []
+    return list(found(parent, holding=holding, deep=1)) if parent != Path() and os.path.isdir(parent) else []
 
 
 def _likeness(asked: str, there: Path) -> float:

@@ -249,7 +249,7 @@ def load_run(folder: str | Path) -> Run:
     """
     with mirrored(folder) as mirror:
         mirror.pull(*_READ)
-        if not (mirror.folder / "spec.yaml").exists():
+        if not os.path.exists(mirror.folder / "spec.yaml"):
             missing = f"{mirror.address} is not a run: it has no spec.yaml"
             raise SpecError(missing if mirror.apart else why_no_run(mirror.folder))
         return replace(_load(mirror.folder), folder=mirror.address)
@@ -260,7 +260,8 @@ def _load(folder: Path) -> Run:
     if not (folder / "model.npz").exists():
         state = status.get("status", "unknown")
         raise SpecError(
-            f"{folder} has no trained model yet (status {state}); go on with it by innerloop train --resume"
+            f"{folder} has no trained model yet (status {state}); "
+            f"go on with it by innerloop train SPEC --out {folder} --resume"
         )
     try:
         arrays = read_arrays(folder / "model.npz")

@@ -191,7 +191,7 @@ def _meant(text: str) -> str:
     word = re.match(r"\W*([a-z]*)", text.lower())
     name = word[1] if word else ""
     near = [law for law in LAWS if name and law.startswith(name)]
-    near += difflib.get_close_matches(name, LAWS, n=1) if name else ["fixed"]
+    near += difflib.get_close_matches(name, LAWS, n=1, cutoff=0.7) if name else ["fixed"]
     numbers = [float(number) for number in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?", text)]
     for law in near:
         try:
