@@ -12,7 +12,8 @@ from innerloop.papers.goel2026.study import BUDGETS as GOEL2026_BUDGETS
 from innerloop.papers.vladymyrov2024.outputs import OUTPUTS as VLADYMYROV2024
 from innerloop.papers.vladymyrov2024.study import BUDGETS as VLADYMYROV2024_BUDGETS
 from innerloop.study.tracking import TRACKERS
-from innerloop.tasks import LAWS, parse_noise
+from innerloop.tasks import parse_noise
+from innerloop.tasks.noise import LAWS
 from shell import innerloop
 
 
@@ -94,8 +95,8 @@ def test_names_are_offered(here, words, expected):
     assert offered(*words) == expected
 
 
-def test_laws_are_quoted_where_the_shell_would_read_their_brackets(here):
-    assert offered("baselines", "--noise", "u") == ["'uniform(0,5)'"]
+def test_laws_are_escaped_where_the_shell_would_read_their_brackets(here):
+    assert offered("baselines", "--noise", "u") == [r"uniform\(0,5\)"]
     assert offered("baselines", "--noise", "'u") == ["uniform(0,5)"], "the quote is there already"
 
 
@@ -113,7 +114,7 @@ from innerloop.cli import main
 try:
     main()
 finally:
-    heavy = {"jax", "numpy", "polars", "duckdb", "matplotlib", "pydantic", "yaml"}
+    heavy = {"jax", "numpy", "polars", "duckdb", "matplotlib", "yaml"}
     print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 

@@ -66,6 +66,58 @@ def test_mistakes_in_python(unchecked):
         assert (typed, f"{type(raised.value).__name__}: {raised.value}") == (typed, message)
 
 
+TASK = il.LinearRegression(dim=2, context=5, noise="fixed(1)")
+MOMENTS = il.Moments(S=np.eye(3), n=5)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (lambda: TASK.sample_moments(0, 3), r"key must be a JAX key, such as jax.random.key\(0\), got 0"),
+        (lambda: TASK.sample_queries(None, 3), "key must be a JAX key, .* got None"),
+        (lambda: il.LinearTransformer.full(2, 1, key="0"), "key must be a JAX key, .* got '0'"),
+        (
+            lambda: il.evaluate(SimpleNamespace(model=1), TASK),
+            r"got SimpleNamespace; did you mean its .model\?",
+        ),
+        (
+            lambda: il.evaluate("diag-7-uniform5", TASK),
+            "must be a model or a baseline, .* got 'diag-7-uniform5'",
+        ),
+        (lambda: il.bayes_floor(MOMENTS), "task must be a LinearRegression, got a Moments"),
+        (lambda: il.loss_by_sigma(il.predictors.OLS(TASK), 3), "task must be a LinearRegression, got 3"),
+        (lambda: il.predictors.OLS(TASK).predict(MOMENTS), "prompt must be a Prompt, got a Moments"),
+        (lambda: il.predictors.OLS(TASK).implicit_weights(np.eye(3)), r"got an array of shape \(3, 3\)"),
+        (lambda: il.LinearRegression(2, 5, 1.0), r'text form, such as "uniform\(0,5\)", got 1.0'),
+        (lambda: il.Moments(S=[[1.0], [0.0, 1.0]], n=5), "a list must hold numbers, in rows of equal length"),
+    ],
+)
+def test_more_mistakes_in_python(unchecked, mistake, said):
+    with pytest.raises(ValueError, match=said):
+        mistake()
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("U(0,5)", "uniform(0,5)"),
+        ("uniform[0, 5]", "uniform(0,5)"),
+        ("unifrom(0,5)", "uniform(0,5)"),
+        ("cat(1,3,5)", "categorical(1,3,5)"),
+        ("1.5", "fixed(1.5)"),
+        ("normal(0,1)", None),
+        ("uniform", None),
+        ("uniform[5,0]", None),
+    ],
+)
+def test_the_law_that_was_meant(text, meant):
+    """Suggested only if it is one, and named like what was written."""
+    with pytest.raises(ValueError, match="noise must be") as raised:
+        il.parse_noise(text)
+    found = re.search(r"did you mean (.*)\?$", str(raised.value))
+    assert (found and found[1]) == meant
+
+
 def test_the_page_has_ten_and_each_shows_a_message():
     parts = PAGE.split("\n## ")[1:]
     assert [part.split(".")[0] for part in parts] == [str(number) for number in range(1, 11)]

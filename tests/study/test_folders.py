@@ -1,5 +1,6 @@
 """Run folders by name: new ones, and the one that was meant."""
 
+import os
 from datetime import datetime
 from pathlib import Path
 
@@ -57,8 +58,10 @@ def test_places_are_studies_and_folders_of_runs(tmp_path):
 )
 def test_the_run_that_was_meant(tmp_path, monkeypatch, asked, expected):
     monkeypatch.chdir(tmp_path)
-    for name in ("diag-2l-seed0-20260228-120000", "diag-2l-seed0-20260301-120000", "gdpp-1l-seed0"):
-        run_in(Path("runs") / name)
+    for day, name in enumerate(
+        ("diag-2l-seed0-20260228-120000", "diag-2l-seed0-20260301-120000", "gdpp-1l-seed0")
+    ):
+        os.utime(run_in(Path("runs") / name) / "spec.yaml", (day, day))
     assert meant(Path(asked)) == f"; {expected}"
 
 

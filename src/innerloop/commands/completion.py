@@ -4,7 +4,6 @@ The names are written down, not asked of the packages that know them, which need
 """
 
 import os
-import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,10 +88,11 @@ def outputs(ctx: Any, incomplete: str) -> Said:
             yield f"{before}{comma}{name}", ""
 
 
-def laws(ctx: Any, param: Any, incomplete: str) -> list[str]:
-    """Noise laws. Bash puts an answer on the line as it is, so there it is quoted."""
-    fitting = [law for law in LAWS if law.startswith(incomplete)]
-    return [shlex.quote(law) for law in fitting] if _bare_in_bash() else fitting
+def laws(incomplete: str) -> Said:
+    """Noise laws. Bash puts an answer on the line as it is, so there its parentheses are escaped."""
+    for law in LAWS:
+        if law.startswith(incomplete):
+            yield (law.replace("(", r"\(").replace(")", r"\)") if _bare_in_bash() else law), ""
 
 
 def runs(incomplete: str) -> Said:

@@ -100,17 +100,15 @@ def _wrong(facts: dict[str, Any]) -> list[str]:
 
 def _readable(facts: dict[str, Any]) -> dict[str, Any]:
     """The same with a line of text for each."""
-    lines = facts | {
-        name: f"{facts[name]['free_gib']:.1f} of {facts[name]['total_gib']:.1f} GiB free"
-        if facts[name]
-        else "unknown"
-        for name in ("memory", "disk")
+    amounts = {
+        name: f"{amount['free_gib']:.1f} of {amount['total_gib']:.1f} GiB free" if amount else "unknown"
+        for name, amount in ((name, facts[name]) for name in ("memory", "disk"))
     }
-    extras = lines.pop("extras")
-    return lines | {
-        f"{EXTRAS[name][0]}": "installed" if not missing else f'pip install "innerloop[{name}]"'
-        for name, missing in extras.items()
+    extras = {
+        EXTRAS[name][0]: f'pip install "innerloop[{name}]"' if missing else "installed"
+        for name, missing in facts["extras"].items()
     }
+    return {name: value for name, value in facts.items() if name != "extras"} | amounts | extras
 
 
 def _extra(name: str) -> list[str]:

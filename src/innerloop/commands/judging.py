@@ -132,7 +132,7 @@ def baselines(
         str,
         typer.Option(
             help="Law of sigma: fixed(s), uniform(a,b) or categorical(1,3,5).",
-            shell_complete=completion.laws,
+            autocompletion=completion.laws,
             callback=_one_word,
         ),
     ],

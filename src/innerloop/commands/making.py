@@ -148,10 +148,13 @@ def train(
     from innerloop import display
     from innerloop.signals import asked_to_stop
     from innerloop.study import load_spec, train_run
+    from innerloop.study.run import finished
     from innerloop.train import Preempted
 
     described, trackers = load_spec(spec, settings or []), checked_trackers(track)
     folder = where(out) if out else _own_folder(described, resume)
+    if isinstance(folder, Path):
+        finished(folder, described, resume)  # refused before a bar is drawn
     console = display.console()
     try:
         with asked_to_stop() as asked, display.training(console, described.name()) as report:

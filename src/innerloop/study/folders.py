@@ -99,11 +99,13 @@ def _beside(folder: Path, holding: str) -> list[Path]:
 
 
 def _likeness(asked: str, there: Path) -> float:
-    """How well a path fits what was asked for: with the same beginning of its name, as well as can be."""
+    """How well a path fits what was asked for, of which the end, with date and time, may be missing."""
     name = os.path.basename(asked)
     if name and there.name.startswith(name):
         return 1.0
-    pairs = ((asked, str(there)), (name, there.name))
+    pairs = [(asked, str(there)), (name, there.name)]
+    if len(name) > 3:
+        pairs.append((name, there.name[: len(name)]))
     return max(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 
 

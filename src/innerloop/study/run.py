@@ -153,7 +153,7 @@ def _train(
     left = [
         (job, report)
         for job, report in zip(jobs, reports, strict=True)
-        if not _finished(job.folder, job.spec, resume)
+        if not finished(job.folder, job.spec, resume)
     ]
     if not left:
         return
@@ -218,8 +218,12 @@ def _end(folder: Path, status: dict, trackers: list[Tracker]) -> None:
         tracker.close(status)
 
 
-def _finished(folder: Path, spec: RunSpec, resume: bool) -> bool:
-    """Whether the folder holds this run, done."""
+def finished(folder: Path, spec: RunSpec, resume: bool) -> bool:
+    """Whether the folder holds this run, done.
+
+    Raises:
+        SpecError: it holds a run and `resume` is not set, or one of another spec.
+    """
     if not (folder / "spec.yaml").exists():
         return False
     if not resume:

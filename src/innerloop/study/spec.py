@@ -214,7 +214,7 @@ def describe(
                 f"{at}{name}: must be a mapping with some of the keys {known}, got {problem['input']!r}"
             )
         elif problem["type"] == "literal_error":
-            allowed = problem["ctx"]["expected"]
+            allowed = problem.get("ctx", {})["expected"]
             near = _near(str(problem["input"]), re.findall(r"'([^']*)'", allowed))
             lines.append(f"{at}{name}: must be {allowed}, got {problem['input']!r}{near}")
         else:
