@@ -5,9 +5,12 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+import innerloop as il
 from shell import innerloop
 
 PAGE = (Path(__file__).parents[1] / "docs" / "mistakes.md").read_text()
@@ -78,7 +81,7 @@ MOMENTS = il.Moments(S=np.eye(3), n=5)
         (lambda: il.LinearTransformer.full(2, 1, key="0"), "key must be a JAX key, .* got '0'"),
         (
             lambda: il.evaluate(SimpleNamespace(model=1), TASK),
-            r"got SimpleNamespace; did you mean its .model\?",
+            r"got a SimpleNamespace; did you mean its .model\?",
         ),
         (
             lambda: il.evaluate("diag-7-uniform5", TASK),

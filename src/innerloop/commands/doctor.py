@@ -62,7 +62,7 @@ def _computing() -> tuple[dict[str, Any], list[str]]:
 
     from innerloop.study import environment
 
-    cache = jax.config.read("jax_compilation_cache_dir")
+    cache = getattr(jax.config, "jax_compilation_cache_dir", None)
     double = jax.config.read("jax_enable_x64")
     facts = {
         "precision": "float64" if double else "float32 (float64 inside runs that ask for it)",

@@ -79,6 +79,7 @@ def reproduce(
         innerloop reproduce goel2026 --only curves --out runs/curves
     """
     from innerloop import display
+    from innerloop.papers.options import budget_of, outputs_of
     from innerloop.study import SpecError
     from innerloop.study.engines import Local, Ray, default_workers
     from innerloop.study.spec import nearest
@@ -92,11 +93,14 @@ def reproduce(
             "--engine ray is for vladymyrov2024; goel2026 trains in processes of this machine: --engine local"
         )
     processes = workers or default_workers()
+    chosen = [name.strip() for name in only.split(",")] if only is not None else []
+    budget_of(budget, completion.BUDGETS)  # these two before the seconds that a paper takes to import
+    outputs_of(chosen, completion.OUTPUTS[paper])
     folder = out or RUNS / f"{paper}-{budget}"
     console = display.console()
     about: dict = {
         "budget": budget,
-        "only": [name.strip() for name in only.split(",")] if only is not None else [],
+        "only": chosen,
         "resume": resume,
         "workers": processes,
         "console": console,
@@ -109,8 +113,8 @@ def reproduce(
             return
         from innerloop.papers.vladymyrov2024.reproduce import reproduce as reproduce_vladymyrov2024
 
-        chosen = Local(processes) if engine == "local" else Ray(address)
-        failed = reproduce_vladymyrov2024(folder, engine=chosen, **about)
+        by = Local(processes) if engine == "local" else Ray(address)
+        failed = reproduce_vladymyrov2024(folder, engine=by, **about)
     except Preempted as asked:
         raise stopped(asked, folder, console) from None
     _print_failed(failed, console)
