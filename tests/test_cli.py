@@ -1,19 +1,26 @@
 """The command as a user meets it: exit codes, what is on standard output, and what is on standard error."""
 
-import contextlib
-import io
+import itertools
 import json
 import math
+import re
+import shlex
 import subprocess
 import sys
-from typing import NamedTuple
+import tomllib
+from datetime import datetime
+from pathlib import Path
 
 import pytest
+import typer
 
-from innerloop import cli, study
+from innerloop import study
+from innerloop.cli import app
+from innerloop.commands import doctor, judging
 from innerloop.study import load_run
 from innerloop.study import run as run_module
 from innerloop.study.store import Store
+from shell import Result, innerloop
 
 SPEC = """\
 task: {dim: 2, context: 6, noise: "uniform(0,2)"}
@@ -35,29 +42,6 @@ COMMANDS = [
     "baselines",
     "doctor",
 ]
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-def innerloop(*arguments: object) -> Result:
-    """The command line's `main` in this process, as from a shell."""
-    out, err = io.StringIO(), io.StringIO()
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-    ):
-        patch.setattr(sys, "argv", ["innerloop", *map(str, arguments)])
-        patch.setenv("COLUMNS", "200")
-        patch.setenv("NO_COLOR", "1")
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-            sys.exit(0)
-    return Result(int(ended.value.code or 0), out.getvalue(), err.getvalue())
 
 
 def one_object(result: Result) -> dict:
@@ -85,11 +69,23 @@ def evaluated(trained):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command):
+def test_every_command_explains_itself_and_ends_with_examples(command):
     result = innerloop(command, "--help")
-    assert result.code == 0
-    assert f"innerloop {command}" in result.out
-    assert result.err == ""
+    assert (result.code, result.err) == (0, "")
+    text, _, examples = result.out.partition("\nExamples:\n")
+    assert f"innerloop {command}" in text
+    lines = [shlex.split(line, comments=True) for line in examples.splitlines() if line]
+    assert 2 <= len(lines) <= 3
+    for program, name, *arguments in lines:
+        assert (program, name) == ("innerloop", command)
+        words = list(itertools.takewhile(lambda word: word != ">", arguments))
+        assert typer.main.get_command(app).commands[name].make_context(name, words).params
+
+
+def test_the_files_that_help_speaks_of_exist():
+    text = "".join(innerloop(command, "--help").out for command in COMMANDS)
+    named = set(re.findall(r"examples/[\w.]+", text))
+    assert named and all((Path(__file__).parents[1] / name).exists() for name in named)
 
 
 def test_the_help_lists_every_command():
@@ -124,14 +120,26 @@ def test_the_help_lists_every_command():
             ["baselines", "--noise", "fixed(1)", "--seed", "-1"],
             "seed must be a whole number >= 0 and < 2^31, got -1",
         ),
-        (["evaluate", "nowhere"], "nowhere is not a run: it has no spec.yaml"),
+        (
+            ["evaluate", "nowhere"],
+            "nowhere is not a run: there is no such folder",
+        ),
         (["train", "nowhere.yaml"], "cannot read the spec nowhere.yaml: No such file"),
         (["train", "."], "cannot read the spec .: Is a directory"),
-        (["algorithm", "nowhere"], "nowhere is not a run: it has no spec.yaml"),
+        (
+            ["algorithm", "nowhere"],
+            "nowhere is not a run: there is no such folder",
+        ),
         (["algorithm", "x", "--format", "html"], "--format must be text, markdown or latex, got 'html'"),
-        (["export", "nowhere", "--to", "model.py"], "nowhere is not a run: it has no spec.yaml"),
+        (
+            ["export", "nowhere", "--to", "model.py"],
+            "nowhere is not a run: there is no such folder",
+        ),
         (["export", "nowhere", "--to", "model.txt"], "a file that ends in .py or .onnx, got model.txt"),
-        (["explore", "nowhere"], "nowhere is not a run: it has no spec.yaml"),
+        (
+            ["explore", "nowhere"],
+            "nowhere is not a run: there is no such folder",
+        ),
         (["explore", "nowhere", "--port", "70000"], "--port"),
         (["export", "nowhere"], "Missing option '--to'"),
     ],
@@ -194,14 +202,61 @@ def test_train_into_what_is_no_folder(trained):
     assert spec.read_text() == SPEC
 
 
-def test_runs_go_to_a_folder_named_after_the_spec(trained, monkeypatch, tmp_path):
-    asked = []
+@pytest.fixture
+def asked(trained, monkeypatch, tmp_path):
+    """An empty folder to be in, with a `train_run` that leaves in its folder what one that was stopped does."""
+    folders = []
+
+    def train_run(spec, folder, **_):
+        folders.append(folder)
+        (folder / "spec.yaml").write_text(spec.to_yaml())
+        (folder / "status.json").write_text('{"status": "stopped"}')
+        return load_run(trained[1])
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        study, "train_run", lambda spec, folder, **_: asked.append(folder) or load_run(trained[1])
-    )
+    monkeypatch.setattr(study, "train_run", train_run)
+    return folders
+
+
+def test_a_run_s_own_folder_says_model_problem_and_time(trained, asked):
+    before = datetime.now().replace(microsecond=0)
     assert innerloop("train", trained[0], "--set", "train.seed=3").code == 0
-    assert str(asked[0]) == "runs/gdpp-1l-d2-n6-uniform-0-2-seed3"
+    parent, name = asked[0].parts
+    stem, day, time = name.rsplit("-", 2)
+    assert (parent, stem) == ("runs", "gdpp-1l-d2-n6-uniform-0-2-seed3")
+    assert before <= datetime.strptime(day + time, "%Y%m%d%H%M%S") <= datetime.now()
+
+
+def test_a_run_that_was_stopped_is_found_again(trained, asked):
+    """By --resume, although nobody says where it is; without, nothing is trained twice. Another spec is another run."""
+    innerloop("train", trained[0])
+    again = innerloop("train", trained[0])
+    assert again.code == 2
+    assert (
+        f"{asked[0]} holds a run of this spec that is not done (status stopped); go on with it by"
+        in again.err
+    )
+    assert innerloop("train", trained[0], "--resume").code == 0
+    assert innerloop("train", trained[0], "--set", "train.steps=2", "--resume").code == 0
+    assert asked[0] == asked[1] != asked[2]
+    assert [path.name for path in sorted(asked[0].parent.iterdir())] == sorted({path.name for path in asked})
+
+
+def test_a_run_that_is_done_may_be_trained_anew(trained, asked):
+    innerloop("train", trained[0])
+    (asked[0] / "status.json").write_text('{"status": "done"}')
+    assert innerloop("train", trained[0]).code == 0
+    assert asked[0] < asked[1], "in the order of their times"
+
+
+def test_nothing_is_left_of_a_run_that_did_not_start(trained, monkeypatch, tmp_path):
+    def refuse(*_, **__):
+        raise ValueError("no")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(study, "train_run", refuse)
+    assert innerloop("train", trained[0]).code == 2
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_ctrl_c_ends_with_1_and_says_how_to_go_on(trained, monkeypatch, tmp_path):
@@ -303,14 +358,14 @@ def test_explore_says_which_packages_it_needs(trained, monkeypatch):
 
 def test_numbers_that_json_cannot_say_are_null(capsys):
     answer = {"model": {"worst_share": math.nan, "per_layer": [{"value": math.inf, "se": 1.5}]}}
-    cli._show(answer, True, title="")
+    judging._show(answer, True, title="")
     expected = {"model": {"worst_share": None, "per_layer": [{"value": None, "se": 1.5}]}}
     assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == expected
 
 
 def test_the_table_has_every_predictor_worst_first_and_the_floor_last(evaluated, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    cli._show(evaluated, False, title="a title")
+    judging._show(evaluated, False, title="a title")
     lines = capsys.readouterr().out.splitlines()
     assert "a title, sigma ~ uniform(0,2), d = 2, n = 6" in lines[0] + lines[1]
     rows = [line.split("│")[1:3] for line in lines if line.startswith("│")]
@@ -331,10 +386,59 @@ def test_doctor_as_json(monkeypatch, tmp_path):
     assert answer["devices"]
 
 
-def test_doctor_for_people():
+def test_doctor_for_people(monkeypatch):
+    monkeypatch.setattr(doctor, "_wrong", lambda facts: [])
     result = innerloop("doctor")
     assert (result.code, result.err) == (0, "")
-    assert "jaxlib" in result.out and "float32" in result.out
+    for said in (
+        "jaxlib",
+        "float32",
+        "cores",
+        "threads",
+        "GiB free",
+        "compilation cache",
+        "innerloop explore",
+    ):
+        assert said in result.out
+
+
+def test_doctor_says_how_to_get_what_is_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda package: None if package == "uvicorn" else package)
+    assert one_object(innerloop("doctor", "--json"))["extras"] == {
+        "estimator": [], "explore": ["uvicorn"], "onnx": [], "ray": [], "remote": [], "tracking": []
+    }  # fmt: skip
+    assert re.search(r'innerloop explore +pip install "innerloop\[explore\]"', innerloop("doctor").out)
+
+
+def test_doctor_ends_with_1_where_no_run_can_be_kept(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").touch()
+    monkeypatch.setattr(doctor, "_memory", lambda: {"free_gib": 0.25, "total_gib": 4.0})
+    result = innerloop("doctor", "--json")
+    assert result.code == 1
+    file, memory = json.loads(result.out)["problems"]
+    assert file == f"results go to {tmp_path / 'runs'}, which is a file: rename it, or say --out"
+    assert memory == "0.25 GiB of memory are free, a run may need 0.5"
+    assert f"problem: {memory}" in innerloop("doctor").err
+
+
+def test_doctor_survives_a_device_that_does_not_work(monkeypatch):
+    def broken():
+        raise RuntimeError("Unable to initialize backend 'cuda'")
+
+    monkeypatch.setattr(study, "environment", broken)
+    result = innerloop("doctor", "--json")
+    assert result.code == 1
+    assert (
+        json.loads(result.out)["problems"][0] == "JAX does not compute: Unable to initialize backend 'cuda'"
+    )
+
+
+def test_doctor_knows_every_extra_of_a_user():
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    for_developers = {name for name in extras if "test" in name} | {"dev", "docs", "parity"}
+    assert set(doctor.EXTRAS) == set(extras) - for_developers
 
 
 def test_a_process_of_its_own_ends_the_same_way(tmp_path):

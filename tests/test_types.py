@@ -72,3 +72,15 @@ def test_moments_that_cannot_be_are_refused(unchecked, S, n, message):
 def test_moments_can_be_made_under_a_trace(x64):
     """Where values are not known yet, only shapes are checked."""
     assert jax.jit(lambda S: Moments(S=S, n=3).gram.sum())(jnp.eye(3)) == 2
+
+
+@pytest.mark.parametrize("kind", [list, np.array, jnp.array])
+def test_lists_and_whole_numbers_are_as_good_as_arrays(kind):
+    x, y, query = [[1, 2], [3, 4]], [5, 6], [0, 1]
+    found = Prompt(x=kind(x), y=kind(y), query=kind(query))
+    assert {array.dtype for array in (found.x, found.y, found.query)} == {jnp.zeros(()).dtype}
+    moments = found.moments()
+    np.testing.assert_array_equal(moments.S, [[10, 14, 23], [14, 20, 34], [23, 34, 61]])
+    again = Moments(S=kind(np.asarray(moments.S, int).tolist()), n=2)
+    np.testing.assert_array_equal(again.S, moments.S)
+    assert again.S.dtype == moments.S.dtype

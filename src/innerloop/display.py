@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from innerloop.train import Report
@@ -138,7 +139,8 @@ def facts(answer: dict) -> None:
     """Print names and what is known of them, a line each."""
     table = Table(show_header=False, box=None)
     for name, value in answer.items():
-        table.add_row(name, ", ".join(value) if isinstance(value, list) else str(value))
+        # The brackets of an extra, innerloop[remote], are no markup.
+        table.add_row(name, Text(", ".join(value) if isinstance(value, list) else str(value)))
     Console().print(table)
 
 

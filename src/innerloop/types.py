@@ -7,6 +7,7 @@ oracle or a test may use; data from elsewhere leaves them `None`.
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -14,6 +15,18 @@ from jaxtyping import Array, Float
 
 # Samples to slice are kept in NumPy, samples to compute on in JAX; type checkers cannot say that they mix.
 AnyArray = Any if TYPE_CHECKING else Array | np.ndarray
+
+
+def _numbers(value: Any) -> Any:
+    """Lists and whole numbers as an array of floating-point numbers; anything else as it is."""
+    if isinstance(value, list | tuple):
+        try:
+            value = np.asarray(value, float)
+        except ValueError as error:
+            raise ValueError(f"a list must hold numbers, in rows of equal length: {error}") from None
+    elif not (isinstance(value, np.ndarray | jax.Array) and np.issubdtype(value.dtype, np.integer)):
+        return value
+    return jnp.asarray(value, float)
 
 
 class Moments(eqx.Module):
@@ -31,7 +44,7 @@ class Moments(eqx.Module):
         ValueError: S is not square or smaller than 2 x 2, n is not a whole number >= 1, or a value is not finite.
     """
 
-    S: Float[AnyArray, "*batch D D"]
+    S: Float[AnyArray, "*batch D D"] = eqx.field(converter=_numbers)
     n: int = eqx.field(static=True)
     weights: Float[AnyArray, "*batch dim"] | None = None
     sigma: Float[AnyArray, "*batch"] | None = None
@@ -78,9 +91,9 @@ class Prompt(eqx.Module):
         ValueError: the shapes do not fit together, a context is empty, or a value is not finite.
     """
 
-    x: Float[Array, "*batch n dim"]
-    y: Float[Array, "*batch n"]
-    query: Float[Array, "*batch dim"]
+    x: Float[Array, "*batch n dim"] = eqx.field(converter=_numbers)
+    y: Float[Array, "*batch n"] = eqx.field(converter=_numbers)
+    query: Float[Array, "*batch dim"] = eqx.field(converter=_numbers)
     label: Float[Array, "*batch"] | None = None
     weights: Float[Array, "*batch dim"] | None = None
     sigma: Float[Array, "*batch"] | None = None
@@ -118,6 +131,37 @@ def _check_finite(**arrays: AnyArray) -> None:
         # What is being traced has no values yet.
         if not isinstance(array, Tracer) and not np.isfinite(np.asarray(array)).all():
             raise ValueError(f"{name} must be finite, got NaN or infinity")
+
+
+def check_key(key: Any) -> None:
+    """Raises ValueError if `key` is not one of JAX's: a seed, most often."""
+    if not isinstance(key, jax.Array | np.ndarray):
+        seed = key if isinstance(key, int) else 0
+        raise ValueError(f"key must be a JAX key, such as jax.random.key({seed}), got {shown(key)}")
+
+
+def check_moments(moments: Any) -> None:
+    """Raises ValueError if they are none."""
+    if not isinstance(moments, Moments):
+        there = ": write prompt.moments()" if isinstance(moments, Prompt) else ""
+        raise ValueError(f"moments must be Moments, got {shown(moments)}{there}")
+
+
+def check_prompt(prompt: Any) -> None:
+    """Raises ValueError if it is none."""
+    if not isinstance(prompt, Prompt):
+        there = ": implicit_weights reads them" if isinstance(prompt, Moments) else ""
+        raise ValueError(f"prompt must be a Prompt, got {shown(prompt)}{there}")
+
+
+def shown(value: Any) -> str:
+    """What a message says of a value: a number or text as it is, an array's shape, the type of anything else."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return repr(value)
+    if isinstance(value, jax.Array | np.ndarray):
+        return f"an array of shape {value.shape}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}" if name[0].isupper() else name
 
 
 @runtime_checkable

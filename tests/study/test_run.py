@@ -159,9 +159,14 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 
 def test_what_is_not_a_run(tmp_path):
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(SpecError, match="is not a run: it has no spec.yaml"):
-            load_run(folder)
+    (tmp_path / "file").touch()
+    for name, why in (
+        ("", "it has no spec.yaml"),
+        ("no", "there is no such folder"),
+        ("file", "it is a file"),
+    ):
+        with pytest.raises(SpecError, match=f"is not a run: {why}"):
+            load_run(tmp_path / name)
 
 
 @pytest.mark.parametrize("spoil", ["cut", "noise", "empty", "bit", "member"])

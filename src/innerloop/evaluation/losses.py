@@ -27,8 +27,9 @@ from innerloop.models.any_depth import AnyDepth
 from innerloop.models.linear import Blockwise, LinearTransformer
 from innerloop.predictors.base import weights_of_all
 from innerloop.tasks import LinearRegression
+from innerloop.tasks.regression import check_task
 from innerloop.threads import in_threads
-from innerloop.types import AnyArray, Moments
+from innerloop.types import AnyArray, Moments, shown
 
 CHUNK = 16_384
 _BLOCK = 256  # sequences at a time: their temporaries stay in cache
@@ -225,6 +226,9 @@ def draw_losses(
 
     Memory does not grow with the number of chunks, but for the losses.
     """
+    check_task(task)
+    for predictor in predictors.values():
+        check_predictor(predictor)
     with jax.enable_x64(check_precision(precision) == "float64"):
         kind, numbers = task.apart()
         cast = {name: in_precision(each, precision) for name, each in predictors.items()}
@@ -350,6 +354,15 @@ def in_precision(predictor, precision: Precision):
 def check_sequences(sequences: int) -> None:
     if isinstance(sequences, bool) or not isinstance(sequences, int) or sequences < 2:
         raise ValueError(f"sequences must be a whole number >= 2, got {sequences!r}")
+
+
+def check_predictor(predictor: Any) -> None:
+    """Raises ValueError if it has no weights to judge: a `Fit` or a `Run`, say, which has a model."""
+    if not hasattr(predictor, "implicit_weights"):
+        there = "; did you mean its .model?" if hasattr(predictor, "model") else ""
+        raise ValueError(
+            f"predictor must be a model or a baseline, with implicit_weights, got {shown(predictor)}{there}"
+        )
 
 
 def check_precision(precision: str) -> str:

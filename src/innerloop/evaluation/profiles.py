@@ -10,11 +10,13 @@ from jaxtyping import Array, Float, Key
 from innerloop.evaluation.losses import (
     Precision,
     check_precision,
+    check_predictor,
     check_sequences,
     implicit_paths,
     in_precision,
 )
 from innerloop.tasks import LinearRegression
+from innerloop.tasks.regression import check_task
 from innerloop.types import Moments
 
 _BLOCK = 512
@@ -58,6 +60,9 @@ def losses_by_sigma(
 ) -> pl.DataFrame:
     """As `loss_by_sigma` for several predictors, on one draw of the sequences; with their names in a column method."""
     check_sequences(sequences)
+    check_task(task)
+    for predictor in predictors.values():
+        check_predictor(predictor)
     if sigmas is None:
         sigmas = np.linspace(0, task.noise.maximum + 1, 29)
     with jax.enable_x64(check_precision(precision) == "float64"):

@@ -28,7 +28,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from innerloop import lanes
-from innerloop.types import Moments, Prompt
+from innerloop.types import Moments, Prompt, check_key, check_moments, check_prompt
 
 _INIT_SPREAD = 0.003  # larger starts of deep models blow up at sigma = 5: the loss has degree 2 * 3^layers
 
@@ -59,9 +59,10 @@ class LinearTransformer(eqx.Module):
             label_scale: factor that brings labels to order one; about `1 / sqrt(E y^2)`.
 
         Raises:
-            ValueError: a size is not a whole number >= 1, or `label_scale` is not positive.
+            ValueError: a size is not a whole number >= 1, `label_scale` is not positive, or `key` is no JAX key.
         """
         scales = _scales(dim, layers, heads, context, label_scale)
+        check_key(key)
         size = dim + 1
         key_p, key_q = jax.random.split(key)
         first = jnp.arange(heads) == 0
@@ -92,6 +93,7 @@ class LinearTransformer(eqx.Module):
         Arguments and errors as for `full`.
         """
         scales = _scales(dim, layers, heads, context, label_scale)
+        check_key(key)
         key_p, key_q = jax.random.split(key)
         p = jnp.zeros((heads, 2)).at[0].set(jnp.array([-0.02, -0.3 / layers]))
         # The first head reads x, the second y, any others nothing yet.
@@ -112,6 +114,7 @@ class LinearTransformer(eqx.Module):
         Arguments and errors as for `full`.
         """
         scales = _scales(dim, layers, 1, context, label_scale)
+        check_key(key)
         w = jnp.array([[-0.02, -0.3 / layers]]) + _INIT_SPREAD * _normals(key, (layers, 2))
         return GDPlusPlus(w=w, **scales)
 
@@ -217,6 +220,7 @@ class LinearTransformer(eqx.Module):
 
     def predict(self, prompt: Prompt) -> Float[Array, "*batch"]:
         """The prediction at the query, in moment form."""
+        check_prompt(prompt)
         return (self.final_weights(prompt.moments()) * prompt.query).sum(-1)
 
     def tokens(self, prompt: Prompt) -> Float[Array, "*batch {self.layers}+1 {prompt.x.shape[-2]}+1 D"]:
@@ -298,6 +302,7 @@ class LinearTransformer(eqx.Module):
         return S * (scale[:, None] * scale[None, :] / self.context)
 
     def _checked(self, moments: Moments) -> Moments:
+        check_moments(moments)
         if moments.dim != self.dim:
             raise ValueError(f"the model has dim {self.dim}, the data has dim {moments.dim}")
         return moments

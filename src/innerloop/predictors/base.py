@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from innerloop.tasks import LinearRegression, Posterior
-from innerloop.types import Moments, Prompt
+from innerloop.types import Moments, Prompt, check_moments, check_prompt
 
 
 class WeightPredictor(eqx.Module):
@@ -41,6 +41,7 @@ class WeightPredictor(eqx.Module):
         Raises:
             ValueError: the moments are of another dimension than the task, or lack what the kind needs.
         """
+        check_moments(moments)
         if moments.dim != self.task.dim:
             raise ValueError(f"the task has dim {self.task.dim}, the data has dim {moments.dim}")
         weights = self._weights
@@ -50,6 +51,7 @@ class WeightPredictor(eqx.Module):
 
     def predict(self, prompt: Prompt) -> Float[Array, "*batch"]:
         """The prediction at the query; errors as for `implicit_weights`."""
+        check_prompt(prompt)
         return (self.implicit_weights(prompt.moments()) * prompt.query).sum(-1)
 
 

@@ -134,6 +134,8 @@ def load_study_spec(path: Path) -> tuple[StudySpec, str]:
         raise SpecError(
             f"{path}: a study must be a mapping with the keys {known}, got {type(mapping).__name__}"
         )
+    if mapping.keys() <= RunSpec.model_fields.keys() and mapping:
+        raise SpecError(f"{path} describes one run, not a study; train it by innerloop train {path}")
     lines = _lines(path, text)
     try:
         study = StudySpec.model_validate(mapping)

@@ -8,6 +8,8 @@ checkpoints/         the last states of training
 model.npz            the trained parameters of every depth
 """
 
+import contextlib
+import glob
 import json
 import os
 import platform
@@ -29,6 +31,7 @@ import yaml
 from innerloop.files import remove_leftovers, write_atomically
 from innerloop.models import LinearTransformer
 from innerloop.study.errors import SpecError
+from innerloop.study.folders import why_no_run
 from innerloop.study.remote import mirrored
 from innerloop.study.spec import RunSpec, parse_spec
 from innerloop.study.tracking import Tracker, check_trackers, make_tracker
@@ -150,7 +153,7 @@ def _train(
     left = [
         (job, report)
         for job, report in zip(jobs, reports, strict=True)
-        if not _finished(job.folder, job.spec, resume)
+        if not finished(job.folder, job.spec, resume)
     ]
     if not left:
         return
@@ -215,8 +218,12 @@ def _end(folder: Path, status: dict, trackers: list[Tracker]) -> None:
         tracker.close(status)
 
 
-def _finished(folder: Path, spec: RunSpec, resume: bool) -> bool:
-    """Whether the folder holds this run, done."""
+def finished(folder: Path, spec: RunSpec, resume: bool) -> bool:
+    """Whether the folder holds this run, done.
+
+    Raises:
+        SpecError: it holds a run and `resume` is not set, or one of another spec.
+    """
     if not (folder / "spec.yaml").exists():
         return False
     if not resume:
@@ -246,17 +253,19 @@ def load_run(folder: str | Path) -> Run:
     """
     with mirrored(folder) as mirror:
         mirror.pull(*_READ)
+        if not os.path.exists(mirror.folder / "spec.yaml"):
+            missing = f"{mirror.address} is not a run: it has no spec.yaml"
+            raise SpecError(missing if mirror.apart else why_no_run(mirror.folder))
         return replace(_load(mirror.folder), folder=mirror.address)
 
 
 def _load(folder: Path) -> Run:
-    if not (folder / "spec.yaml").exists():
-        raise SpecError(f"{folder} is not a run: it has no spec.yaml")
     spec, status = _read_spec(folder), _read_status(folder)
     if not (folder / "model.npz").exists():
         state = status.get("status", "unknown")
         raise SpecError(
-            f"{folder} has no trained model yet (status {state}); go on with it by innerloop train --resume"
+            f"{folder} has no trained model yet (status {state}); "
+            f"go on with it by innerloop train SPEC --out {folder} --resume"
         )
     try:
         arrays = read_arrays(folder / "model.npz")
@@ -296,6 +305,16 @@ def _load(folder: Path) -> Run:
         seconds=float(status.get("seconds", float("nan"))),
         revision=_read_json(folder / "environment.json").get("git_revision", "unknown"),
     )
+
+
+def folders_of(spec: RunSpec, under: Path) -> dict[Path, str]:
+    """The folders in `under` that are named after `spec` and hold a run of it, the oldest first, and their status."""
+    found = {}
+    for path in sorted(under.glob(f"{glob.escape(spec.name())}*/spec.yaml")):
+        with contextlib.suppress(SpecError):  # of another version, or damaged: not this one
+            if _read_spec(path.parent) == spec:
+                found[path.parent] = _read_status(path.parent).get("status", "unknown")
+    return found
 
 
 def drop_unreported(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """What a run is: a validated description, from a YAML file, a mapping, or keyword arguments."""
 
 import difflib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -153,7 +154,11 @@ def load_spec(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunSpe
     Raises:
         SpecError: the file cannot be read, is not YAML, or does not describe a run; or an override is malformed.
     """
-    mapping, _ = read_yaml(path, "the spec ")
+    mapping, text = read_yaml(path, "the spec ")
+    if not text.strip() and not overrides:
+        raise SpecError(f"{path} is empty: a spec must be a mapping with some of the keys {_keys(RunSpec)}")
+    if isinstance(mapping, dict) and {"base", "axes"} & mapping.keys():
+        raise SpecError(f"{path} describes a study, not a run; train it by innerloop sweep {path}")
     mapping = {} if mapping is None else mapping
     for override in overrides:
         _override(mapping, override)
@@ -179,8 +184,14 @@ def read_yaml(path: Path, what: str = "") -> tuple[Any, str]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the one that was meant, if it can be told, and all that there are."""
-    near = difflib.get_close_matches(name, known := list(known), n=1, cutoff=0.5)
-    return (f"; did you mean {near[0]}?" if near else "") + f" Allowed: {', '.join(known)}"
+    known = list(known)
+    near = _near(name, known)
+    return f"{near or '.'} Allowed: {', '.join(known)}"
+
+
+def _near(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def describe(
@@ -202,6 +213,10 @@ def describe(
             lines.append(
                 f"{at}{name}: must be a mapping with some of the keys {known}, got {problem['input']!r}"
             )
+        elif problem["type"] == "literal_error":
+            allowed = problem.get("ctx", {})["expected"]
+            near = _near(str(problem["input"]), re.findall(r"'([^']*)'", allowed))
+            lines.append(f"{at}{name}: must be {allowed}, got {problem['input']!r}{near}")
         else:
             lines.append(f"{at}{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}")
     return "\n".join(lines)

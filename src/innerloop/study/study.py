@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from innerloop.study.folders import meant
 from innerloop.study.remote import Mirror, mirrored
 from innerloop.study.store import SCHEMAS, Store, select
 
@@ -48,7 +49,8 @@ def load_study(folder: str | Path) -> Study:
         mirror.pull("study.yaml", "tables")
         here = mirror.folder
         if not (here / "study.yaml").exists():
-            raise FileNotFoundError(f"{here} is not a study: it has no study.yaml")
+            hint = "" if mirror.apart else meant(here, "study")
+            raise FileNotFoundError(f"{here} is not a study: it has no study.yaml{hint}")
         store = Store(here)
         return Study(mirror.address, *(store.read(table) for table in ("runs", "history", "evaluations")))
 
@@ -66,6 +68,8 @@ def find_runs(folder: Path | str, where: str | None = None) -> pl.DataFrame:
     with mirrored(folder) as mirror:
         if mirror.apart:
             _pull_what_is_listed(mirror)
+        if not mirror.folder.is_dir():
+            raise FileNotFoundError(f"there is no folder {mirror.folder}{meant(mirror.folder, 'place')}")
         return _found(mirror.folder, where)
 
 
@@ -90,8 +94,6 @@ def _pull_what_is_listed(mirror: Mirror) -> None:
 
 
 def _found(folder: Path, where: str | None) -> pl.DataFrame:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
     studies = [
         path.parent
         for path in ([folder / "study.yaml"] + sorted(folder.glob("*/study.yaml")))

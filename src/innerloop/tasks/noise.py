@@ -4,6 +4,7 @@ Each law can be sampled, integrated over (`quadrature`), and written as text: `f
 `categorical(1,3,5)`.
 """
 
+import difflib
 import math
 import re
 from abc import ABC, abstractmethod
@@ -173,16 +174,31 @@ def parse_noise(text: str) -> NoiseLaw:
     """
     match = re.fullmatch(r"\s*([a-z]+)\s*\(([^()]*)\)\s*", text.lower())
     if match is None or match[1] not in LAWS:
-        raise ValueError(f"noise must be {_FORMS}, got {text!r}")
+        raise ValueError(f"noise must be {_FORMS}, got {text!r}{_meant(text)}")
     name, inside = match.groups()
     try:
         numbers = [float(part) for part in inside.split(",")]
     except ValueError:
-        raise ValueError(f"noise must be {_FORMS} with numbers inside, got {text!r}") from None
+        raise ValueError(f"noise must be {_FORMS} with numbers inside, got {text!r}{_meant(text)}") from None
     expected = {"fixed": 1, "uniform": 2}.get(name, len(numbers))
     if len(numbers) != expected:
         raise ValueError(f"{name} noise takes {expected} number(s), got {len(numbers)} in {text!r}")
     return LAWS[name](*numbers)
+
+
+def _meant(text: str) -> str:
+    """The end of a message about a text that is no law: the one with these numbers whose name is like its first word."""
+    word = re.match(r"\W*([a-z]*)", text.lower())
+    name = word[1] if word else ""
+    near = [law for law in LAWS if name and law.startswith(name)]
+    near += difflib.get_close_matches(name, LAWS, n=1, cutoff=0.7) if name else ["fixed"]
+    numbers = [float(number) for number in re.findall(r"(?<![\w.])-?\d+(?:\.\d+)?", text)]
+    for law in near:
+        try:
+            return f"; did you mean {LAWS[law](*numbers)}?"
+        except (TypeError, ValueError):
+            continue
+    return ""
 
 
 def _array(values: Sequence[Any]):

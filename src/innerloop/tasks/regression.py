@@ -1,5 +1,7 @@
 """Noisy linear regression in context: the problem of Vladymyrov et al. (2024), section 3."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,7 @@ from innerloop import lanes
 from innerloop.tasks.noise import NoiseLaw, parse_noise
 from innerloop.tasks.posterior import Posterior
 from innerloop.tasks.targets import bayes_in_lanes, judged_in_lanes, ridge_in_lanes
-from innerloop.types import AnyArray, Moments, Prompt
+from innerloop.types import AnyArray, Moments, Prompt, check_key, shown
 
 
 class LinearRegression(eqx.Module):
@@ -48,7 +50,9 @@ class LinearRegression(eqx.Module):
         self.context = _whole_number("context", context)
         self.noise = parse_noise(noise) if isinstance(noise, str) else noise
         if not isinstance(self.noise, NoiseLaw):
-            raise ValueError(f"noise must be a law of sigma or its text form, got {noise!r}")
+            raise ValueError(
+                f'noise must be a law of sigma or its text form, such as "uniform(0,5)", got {noise!r}'
+            )
         self.input_root = _root("input_covariance", input_covariance, dim)
         self.weight_root = _root("weight_covariance", weight_covariance, dim)
 
@@ -102,6 +106,7 @@ class LinearRegression(eqx.Module):
 
     def sample_prompts(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Prompt:
         """`batch` prompts: x `(batch, context, dim)`, y `(batch, context)`, query `(batch, dim)`, and the latents."""
+        check_key(key)
         batch = _whole_number("batch", batch)
         dtype = dtype or _default_dtype()
         key_weights, key_sigma, key_x, key_noise, key_query = jax.random.split(key, 5)
@@ -128,6 +133,7 @@ class LinearRegression(eqx.Module):
         factor has independent entries, chi on the diagonal and normal below (Bartlett 1933). For n < dim + 1 the
         factor has n columns. `sigma` sets the noise levels `(batch,)` instead of drawing them from the law.
         """
+        check_key(key)
         batch = _whole_number("batch", batch)
         S, weights, sigma = self.sample_in_lanes(key, batch, sigma=sigma, dtype=dtype)
         return Moments(S=jnp.moveaxis(S, -1, 0), n=self.context, weights=weights.T, sigma=sigma)
@@ -189,6 +195,7 @@ class LinearRegression(eqx.Module):
 
     def sample_queries(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Float[Array, "batch dim"]:
         """Inputs to predict at, `(batch, dim)`."""
+        check_key(key)
         batch = _whole_number("batch", batch)
         return self._color(jax.random.normal(key, (batch, self.dim), dtype or _default_dtype()))
 
@@ -212,6 +219,12 @@ class LinearRegression(eqx.Module):
     def _color(self, x: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
         root = self.query_root(x.dtype)
         return x if root is None else x @ root.T
+
+
+def check_task(task: Any) -> None:
+    """Raises ValueError if `task` is no linear regression."""
+    if not isinstance(task, LinearRegression):
+        raise ValueError(f"task must be a LinearRegression, got {shown(task)}")
 
 
 def _times(
