@@ -46,14 +46,15 @@ BAYES = Style("Bayes-optimal", "#000000", (0, (6, 1.5, 1, 1.5)))
 EXAMPLE, QUERY = "#0072B2", "#CC79A7"
 
 
-def prompt_at(sigma: float) -> il.Prompt:
-    """One prompt, with the same inputs, weight and directions of the noise at every level of it.
+def prompt_at(sigma: float) -> tuple[il.Prompt, float]:
+    """One prompt and its weight, with the same inputs, weight and directions of the noise at every level of it.
 
     Of a draw, that whose weight is nearest to 1.2: a slope that can be seen well.
     """
     drawn = TASK.sample_prompts(jax.random.key(7), 64, sigma=jnp.full(64, sigma))
+    assert drawn.weights is not None  # the sampler says them
     chosen = int(jnp.abs(drawn.weights[:, 0] - 1.2).argmin())
-    return jax.tree.map(lambda leaf: leaf[chosen], drawn)
+    return jax.tree.map(lambda leaf: leaf[chosen], drawn), float(drawn.weights[chosen, 0])
 
 
 def draw_examples(axes: Axes, prompt: il.Prompt) -> None:
@@ -69,16 +70,16 @@ def draw_slope(axes: Axes, slope: float, style: Style, order: float = 2.0) -> No
 
 @rc_context(rc)
 def what_the_model_is_shown() -> Figure:
-    prompt = prompt_at(MIDDLE)
+    prompt, weight = prompt_at(MIDDLE)
     figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
     axes = figure.subplots()
     axes.set_title("One prompt: eight examples, and a query whose label is asked for")
     draw_examples(axes, prompt)
-    draw_slope(axes, float(prompt.weights[0]), TRUE)
+    draw_slope(axes, weight, TRUE)
     query = float(prompt.query[0])
     axes.axvline(query, color=QUERY, linewidth=1.2, zorder=1.5, label="the query's x")
     hollow = {"color": "white", "markeredgecolor": QUERY, "markeredgewidth": 1.6, "markersize": 8}
-    axes.plot(query, float(prompt.label), "s", zorder=5, label="its label (hidden)", **hollow)
+    axes.plot(query, weight * query, "s", zorder=5, label="its label (hidden)", **hollow)
     axes.set_ylabel("label y")
     figure.legend(loc="outside right center")
     return settle(figure)
@@ -92,11 +93,11 @@ def line_after_each_layer(model: il.LinearTransformer) -> Figure:
     shades = matplotlib.colormaps["viridis_r"](np.linspace(0.15, 0.8, LAYERS))
     layers = [Style(f"after layer {k}", shade, width=2.6) for k, shade in enumerate(shades, start=1)]
     for above, below, sigma in zip(upper, lower, (CALM, NOISY), strict=True):
-        prompt = prompt_at(sigma)
+        prompt, weight = prompt_at(sigma)
         moments = prompt.moments()
         after = np.asarray(model.implicit_weights(moments))[:, 0]
         ols, bayes = (float(kind(TASK).implicit_weights(moments)[0]) for kind in (OLS, BayesOptimal))
-        levels = {TRUE: float(prompt.weights[0]), LEAST_SQUARES: ols, BAYES: bayes}
+        levels = {TRUE: weight, LEAST_SQUARES: ols, BAYES: bayes}
         above.set_title(f"{'Little' if sigma == CALM else 'Much'} noise, {SIGMA} = {sigma:g}")
         draw_examples(above, prompt)
         for style, slope in zip(layers, after[1:], strict=True):
