@@ -16,7 +16,7 @@ import innerloop as il
 from innerloop import figures
 from innerloop.predictors import OLS
 
-DIM, POINTS, STEPS, BATCH = 2, 6, 500, 64
+DIM, POINTS, STEPS, BATCH = 2, 6, 300, 64
 task = il.LinearRegression(DIM, POINTS - 1, "fixed(0)")
 
 

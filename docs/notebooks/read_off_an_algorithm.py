@@ -11,23 +11,21 @@ import polars as pl
 import innerloop as il
 from innerloop import figures
 from innerloop.evaluation import evaluate_many
+from innerloop.predictors import OLS
 
 task = il.LinearRegression(dim=5, context=10, noise="uniform(0,3)")
 start = il.LinearTransformer.diag(dim=5, layers=2, heads=2, context=10, key=jax.random.key(0))
-run = il.fit(start, task, objective="bayes", seed=0, sample=512, steps=10)
-run.history.select("layers", "step", "loss", "regret").tail(3)
+run = il.fit(start, task, objective="bayes", seed=0, sample=256, steps=8, warm=False)
+run.history.select("step", "loss", "regret").tail(3)
 
 # %% [markdown]
-# The warm chain solved one layer first and inserted the second. Both models are there. One layer is one step from
-# zero weights, so it can only answer with a multiple of $\alpha = \sum_i y_i x_i$.
+# How good is it? Least squares is the classical answer.
 
 # %%
-judged = evaluate_many(
-    {f"depth {depth}": model for depth, model in run.by_depth.items()}, task, sequences=16_384
-)
+judged = evaluate_many({"model": run.model, "least squares": OLS(task)}, task, sequences=16_384)
 for name, found in judged.items():
     print(f"{name}: regret {found.regret.value:.4f} ± {found.regret.standard_error:.4f}")
-assert judged["depth 2"].regret.value < judged["depth 1"].regret.value
+assert judged["model"].regret.value < judged["least squares"].regret.value
 
 # %% [markdown]
 # Four numbers a layer, $w_{xx}, w_{xy}, w_{yx}, w_{yy}$, written target first: $w_{yx}$ carries $x$ into $y$. A
@@ -65,13 +63,12 @@ assert (steps["value"] < 0).any(), "some layer descends the gradient"
 # be:
 
 # %%
-floor, _ = il.bayes_floor(task, sequences=16_384)
 rows = [
     {"method": "diag free", "layer": layer, "value": loss.value, "standard_error": loss.standard_error}
-    for layer, loss in enumerate(judged["depth 2"].per_layer)
+    for layer, loss in enumerate(judged["model"].per_layer)
 ]
 figure = figures.loss_after_layer(
-    pl.DataFrame(rows), floor=floor.value, title="DIAG of two layers, read after each"
+    pl.DataFrame(rows), floor=judged["model"].floor.value, title="DIAG of two layers, read after each"
 )
 figure.savefig("loss_after_layer.png")
 figure
