@@ -9,6 +9,7 @@ import pytest
 
 import innerloop as il
 from innerloop.models import CausalDecoder, garg
+from innerloop.models.mixers import MIXERS
 from innerloop.types import Prompt
 from reference import decoder as reference
 
@@ -228,3 +229,31 @@ def test_learns_to_beat_averaging(mixers):
     averaging = (prompts.x[..., 0] * prompts.y).mean(1) * prompts.query[:, 0]
     bar = float(jnp.square(averaging - prompts.label).mean())
     assert float(jnp.square(eqx.filter_jit(trained(model).predict)(prompts) - prompts.label).mean()) < bar
+
+
+def test_a_registered_mixer_is_one_like_the_others(rng, monkeypatch, tmp_path):
+    """Equal weights on all earlier tokens are softmax attention with queries of zero."""
+
+    def mean_attention(q, k, v):
+        count = 1 + jnp.arange(v.shape[1], dtype=v.dtype)
+        return jnp.cumsum(v, axis=1) / count[None, :, None, None]
+
+    monkeypatch.setitem(MIXERS, "mean", mean_attention)
+    xs, ys = draw(rng, 2)
+
+    def without_queries(model):
+        zero = [block.qkv.weight.at[:, : model.width].set(0) for block in model.blocks]
+        return eqx.tree_at(lambda model: [block.qkv.weight for block in model.blocks], model, zero)
+
+    ours, like = (make(mixers=names) for names in ("mean:1+linear:1,mean", "softmax:1+linear:1,softmax"))
+    ours, like = without_queries(ours), without_queries(like)
+    np.testing.assert_allclose(ours(xs, ys), like(xs, ys), atol=1e-6)
+    assert np.abs(ours(xs, ys) - make(mixers="linear")(xs, ys)).max() > 1e-3
+    with pytest.raises(
+        ValueError, match="need softmax or linear attention in every layer, got the mixer 'mean'"
+    ):
+        il.probe.attention_weights(ours, xs, ys)
+    with pytest.raises(ValueError, match="exported files need softmax or linear attention"):
+        il.export(ours, tmp_path / "model.py")
+    with pytest.raises(ValueError, match=r'must be "softmax", "linear", "mean", or their heads'):
+        make(mixers="median")

@@ -1,5 +1,10 @@
 """The laws of sigma: their text form, their integrals and their samples."""
 
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from innerloop.tasks import Categorical, Fixed, NoiseLaw, Uniform, parse_noise
+from innerloop import bayes_floor
+from innerloop.study import parse_spec
+from innerloop.tasks import Categorical, Fixed, LinearRegression, NoiseLaw, Uniform, noise, parse_noise
 
 levels = st.floats(min_value=0, max_value=1e6, allow_subnormal=False)
 laws = st.one_of(
@@ -124,3 +131,76 @@ def test_samples_have_the_dtype_asked_for(law, key):
 def test_a_categorical_law_draws_its_levels_only(key):
     draws = np.asarray(Categorical(1, 3, 5).sample(key, (1000,)))
     assert set(draws.tolist()) == {1.0, 3.0, 5.0}
+
+
+@dataclass(frozen=True)
+class Pair(NoiseLaw):
+    """Either of two levels, as `Categorical` has it, with the numbers (centre, half the gap)."""
+
+    centre: float
+    half_gap: float
+
+    def sample(self, key, shape, dtype=None):
+        sign = jax.random.rademacher(key, shape, dtype or float)
+        return self.centre + self.half_gap * sign
+
+    def quadrature(self, nodes):
+        return self.centre + self.half_gap * np.array([-1.0, 1.0]), np.full(2, 0.5)
+
+    @property
+    def maximum(self):
+        return self.centre + self.half_gap
+
+    def arguments(self):
+        return (self.centre, self.half_gap)
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setitem(noise.LAWS, "pair_1", Pair)
+
+
+@pytest.mark.usefixtures("registered")
+def test_a_registered_law_is_one_like_the_others():
+    assert parse_noise("pair_1(2, 1)") == Pair(2, 1)
+    spec = parse_spec({"task": {"noise": "pair_1(2,1)"}})
+    assert spec.task.noise == "pair_1(2,1)" and spec.task.build().noise == Pair(2, 1)
+    assert spec.name() == "diag-4l-d10-n20-pair_1-2-1-seed0"
+    with pytest.raises(ValueError, match=r"pair_1 noise takes 2 number\(s\), got 1"):
+        parse_noise("pair_1(2)")
+    with pytest.raises(
+        ValueError, match=r"noise must be fixed\(s\), .*, pair_1\(centre,half_gap\), got 'pair'"
+    ):
+        parse_noise("pair")
+
+
+def test_the_floor_of_an_own_law_is_that_of_the_same_law_of_the_package():
+    """Within five standard errors of two independent estimates."""
+    ours, theirs = (
+        bayes_floor(LinearRegression(2, 5, law), sequences=8192, seed=seed)[0]
+        for seed, law in enumerate([Pair(2, 1), Categorical(1, 3)])
+    )
+    assert theirs.value > 0.01
+    apart = np.hypot(ours.standard_error, theirs.standard_error)
+    assert abs(ours.value - theirs.value) < 5 * apart
+
+
+def test_a_law_without_a_text_form_says_how_to_get_one():
+    with pytest.raises(ValueError, match=r"Pair has no text form: register it, LAWS\['pair'\] = Pair"):
+        str(Pair(2, 1))
+
+
+def test_an_installed_package_may_announce_laws(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from innerloop.tasks import Fixed\nclass Doubled(Fixed):\n  maximum = property(lambda law: 2 * law.sigma)\n"
+    )
+    installed = tmp_path / "mine-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[innerloop.noise_laws]\ndoubled = mine:Doubled\n")
+    code = "from innerloop import parse_noise; law = parse_noise('doubled(3)'); print(law, law.maximum)"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    process = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert process.stdout == "doubled(3) 6.0\n", process.stderr

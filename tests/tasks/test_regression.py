@@ -8,8 +8,10 @@ import pytest
 from numpy.typing import ArrayLike
 from scipy.stats import ks_2samp
 
+from innerloop import evaluate, fit
 from innerloop.models import LinearTransformer
-from innerloop.tasks import LinearRegression, Uniform
+from innerloop.predictors import OLS, BayesOptimal
+from innerloop.tasks import LinearRegression, OtherInputs, Uniform
 from innerloop.types import Moments, Prompt
 
 DIM = 5
@@ -255,3 +257,53 @@ def test_bad_batches_are_refused(unchecked, key, sampler, batch):
     task = LinearRegression(2, 4, "uniform(0,1)")
     with pytest.raises(ValueError, match=f"batch must be a whole number >= 1, got {batch}"):
         getattr(task, sampler)(key, batch)
+
+
+class Signs(OtherInputs):
+    """Inputs of plus and minus one, so that with one feature Sigma = n whatever is drawn."""
+
+    def isotropic_inputs(self, key, shape, *, dtype=None):
+        return jax.random.rademacher(key, (*shape, self.dim), dtype or float)
+
+
+def signs(*arguments) -> Signs:
+    return Signs(*arguments)  # pyright: ignore[reportCallIssue]  # it takes Equinox's modules for plain dataclasses
+
+
+def test_other_inputs_reach_prompts_moments_and_queries(key):
+    task = signs(2, 6, "uniform(0,1)", np.diag([4.0, 1.0]))
+    prompts, moments = task.sample_prompts(key, 50), task.sample_moments(key, 50)
+    for inputs in (prompts.x, prompts.query, task.sample_queries(key, 50)):
+        np.testing.assert_allclose(np.unique(np.abs(inputs)), [1, 2])
+    np.testing.assert_allclose(moments.S[:, [0, 1], [0, 1]], np.tile([24, 6], (50, 1)), rtol=1e-6)
+    np.testing.assert_allclose(moments.S, prompts.moments().S, rtol=1e-5, atol=1e-5)
+
+
+def test_with_other_inputs_losses_keep_their_closed_forms():
+    """For Sigma = n ridge leaves the variance sigma^2 / (n + sigma^2), and least squares lies off it by a known factor."""
+    n, sigma = 5, 2.0
+    task = signs(1, n, f"fixed({sigma:g})")
+    found = evaluate(OLS(task), task, sequences=16_384)
+    assert found.oracle.value == pytest.approx(sigma**2 / (n + sigma**2) / 2, rel=1e-12)
+    assert found.oracle.standard_error < 1e-12 and found.floor.value == pytest.approx(0, abs=1e-20)
+    # w_ols - w_sigma = w_ols sigma^2 / (n + sigma^2), where w_ols has the variance 1 + sigma^2 / n.
+    expected = (sigma**2 / (n + sigma**2)) ** 2 * (1 + sigma**2 / n) / 2
+    assert abs(found.adjusted_loss.value - expected) < 5 * found.adjusted_loss.standard_error
+
+
+def test_a_model_is_trained_on_other_inputs():
+    """One layer can be ridge for a fixed sigma: -w_yx = 1 / (n + sigma^2), whatever the seed."""
+    n, sigma = 5, 2.0
+    task = signs(1, n, f"fixed({sigma:g})")
+    model = LinearTransformer.gd_plus_plus(1, 1, key=jax.random.key(0))
+    options = {"optimizer": "levenberg-marquardt", "steps": 8, "sample": 256}
+    (_, _), (w_yx, _) = fit(model, task, **options).model.flows()[0]
+    assert float(w_yx) == pytest.approx(-1 / (n + sigma**2), rel=1e-4)
+    judged = evaluate(BayesOptimal(task), task, sequences=1024)
+    assert judged.regret.value == pytest.approx(0, abs=1e-20)
+
+
+def test_equal_numbers_are_not_an_equal_problem():
+    ours, other = LinearRegression(1, 5, "fixed(2)"), signs(1, 5, "fixed(2)")
+    assert other.identity == signs(1, 5, "fixed(2)").identity != ours.identity
+    assert type(other.apart()[0]) is Signs

@@ -21,12 +21,12 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from innerloop.models import garg
-from innerloop.models.mixers import FeatureMap, Heads, features, linear_attention, softmax_attention
+from innerloop.models.mixers import MIXERS, FeatureMap, Heads, features
 from innerloop.types import Prompt
 
 Activation = Literal["gelu_tanh", "gelu"]
 Init = Literal["gpt2", "torch"]
-Kind = Literal["softmax", "linear"]
+Kind = str  # a name in `MIXERS`
 Mixer = tuple[tuple[Kind, int], ...]  # kinds of one layer and how many heads each has
 
 _EPSILON = 1e-5  # of every LayerNorm, as in GPT-2 and PyTorch
@@ -74,8 +74,8 @@ class CausalDecoder(eqx.Module):
         dim: number of features of an input.
         points: the longest prompt; every position of its `2 * points` tokens has a learned vector.
         layers: depth.
-        mixers: `"softmax"` or `"linear"`; or one entry a layer, as a list or separated by commas. Within a layer the heads
-            may be shared: `"softmax:2+linear:2"` has two of each.
+        mixers: `"softmax"`, `"linear"` or another name in `innerloop.models.mixers.MIXERS`; or one entry a layer, as a list
+            or separated by commas. Within a layer the heads may be shared: `"softmax:2+linear:2"` has two of each.
         width: size of a token inside, a multiple of `heads`.
         heads: attention heads a layer.
         mlp_ratio: size of the perceptron's inner layer in units of `width`.
@@ -288,10 +288,8 @@ class CausalDecoder(eqx.Module):
         parts = []
         for kind, heads in shares(mixer):
             of_kind = [z[:, :, heads] for z in (q, k, v)]
-            if kind == "softmax":
-                parts.append(softmax_attention(*of_kind))
-            else:
-                parts.append(linear_attention(*of_kind, feature_map=self.feature_map))
+            options = {"feature_map": self.feature_map} if kind == "linear" else {}
+            parts.append(MIXERS[kind](*of_kind, **options))
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
 
     def _activate(self, x: Float[Array, "*batch inner"]) -> Float[Array, "*batch inner"]:
@@ -304,6 +302,19 @@ def shares(mixer: Mixer) -> Iterator[tuple[Kind, slice]]:
     for kind, heads in mixer:
         yield kind, slice(first, first + heads)
         first += heads
+
+
+def check_ours(model: CausalDecoder, what: str) -> None:
+    """Refuse a decoder whose mixers are not all of this package: `what` needs to know how they mix.
+
+    Raises:
+        ValueError: a mixer is another one.
+    """
+    for kind, _ in (head for mixer in model.mixers for head in mixer):
+        if kind not in ("softmax", "linear"):
+            raise ValueError(
+                f"{what} need softmax or linear attention in every layer, got the mixer {kind!r}"
+            )
 
 
 def _as_last(vector: Float[Array, "size"], like: Float[Array, "*batch size"]) -> Float[Array, "*ones size"]:
@@ -354,13 +365,14 @@ def _parse_mixers(mixers: str | Sequence[str], layers: int, heads: int) -> tuple
 
 def _parse_mixer(entry: str, heads: int) -> Mixer:
     """`softmax` -> ((softmax, heads),); `softmax:1+linear:3` -> ((softmax, 1), (linear, 3))."""
-    allowed = f'"softmax", "linear", or their heads as in "softmax:1+linear:{max(heads - 1, 1)}"'
-    if entry in get_args(Kind):
-        return ((entry, heads),)  # pyright: ignore[reportReturnType]
+    names = ", ".join(f'"{name}"' for name in MIXERS)
+    allowed = f'{names}, or their heads as in "softmax:1+linear:{max(heads - 1, 1)}"'
+    if entry in MIXERS:
+        return ((entry, heads),)
     parts = []
     for part in entry.split("+") if isinstance(entry, str) else [""]:
         kind, _, count = part.strip().partition(":")
-        if kind not in get_args(Kind) or not count.isdecimal() or int(count) < 1:
+        if kind not in MIXERS or not count.isdecimal() or int(count) < 1:
             raise ValueError(f"an entry of mixers must be {allowed}, got {entry!r}")
         parts.append((kind, int(count)))
     if sum(count for _, count in parts) != heads:

@@ -206,3 +206,7 @@ _FORMS: dict[Form, Callable[[Heads, Heads, Heads, int], _Sums]] = {
     "chunked": _chunked,
     "recurrent": _chunked,
 }
+
+
+# What a decoder's `mixers` may name. To add one, register it: a function of queries, keys and values, as those above.
+MIXERS: dict[str, Callable[..., Heads]] = {"softmax": softmax_attention, "linear": linear_attention}

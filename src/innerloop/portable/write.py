@@ -6,6 +6,7 @@ from pathlib import Path
 
 from innerloop.files import write_atomically
 from innerloop.models import CausalDecoder, LinearTransformer
+from innerloop.models.decoder import check_ours
 from innerloop.portable.source import numpy_source
 
 MOST_BYTES = 8 << 20  # of a Python file: editors and imports are quick below
@@ -35,12 +36,14 @@ def export(
         The path.
 
     Raises:
-        ValueError: the model is of another kind; the path has another ending, exists, or cannot be written; the Python file
-            would be larger than 8 MiB; or ONNX is not installed.
+        ValueError: the model is of another kind, or its mixers are; the path has another ending, exists, or cannot be
+            written; the Python file would be larger than 8 MiB; or ONNX is not installed.
     """
     path = checked_target(path)
     if not isinstance(model, LinearTransformer | CausalDecoder):
         raise ValueError(f"model must be a linear transformer or a CausalDecoder, got {type(model).__name__}")
+    if isinstance(model, CausalDecoder):
+        check_ours(model, "exported files")
     content = (_python if path.suffix == ".py" else _onnx)(model, dict(about or {}))
     try:
         write_atomically(path, lambda file: file.write(content))

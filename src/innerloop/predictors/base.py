@@ -16,6 +16,8 @@ from innerloop.types import Moments, Prompt, check_moments, check_prompt
 class WeightPredictor(eqx.Module):
     """A predictor that is linear in the query: a kind gives the weights for one context, this batches it.
 
+    To add a kind, subclass this and define `_weights`, of the moments of one context.
+
     Constants of a kind are Python floats, fixed when it is made. As with every Equinox module, compile one by
     `eqx.filter_jit(predictor.predict)`, or inside a function that closes over the predictor.
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from innerloop.models.decoder import CausalDecoder, Mixer, shares
+from innerloop.models.decoder import CausalDecoder, Mixer, check_ours, shares
 from innerloop.models.mixers import Heads, Weights, linear_weights, softmax_weights
 
 
@@ -32,8 +32,9 @@ def attention_weights(
         Shape `(layers, ..., heads, 2 n, 2 n)`, zero for j > i.
 
     Raises:
-        ValueError: the shapes do not fit together or the model.
+        ValueError: the shapes do not fit together or the model, or a mixer is neither softmax nor linear attention.
     """
+    check_ours(model, "attention weights")
     weights = []
     for block, h, mixer in zip(model.blocks, model.hidden(xs, ys)[:-1], model.mixers, strict=True):
         q, k, _ = model.projections(block, h.reshape(-1, *h.shape[-2:]))

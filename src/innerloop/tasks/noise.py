@@ -10,6 +10,8 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from importlib.metadata import entry_points
+from inspect import Parameter, signature
 from typing import Any, Self, cast
 
 import jax
@@ -21,7 +23,10 @@ _FORMS = "fixed(s), uniform(a,b) or categorical(s1,s2,...)"
 
 
 class NoiseLaw(ABC):
-    """A probability law of sigma >= 0. To add one, subclass this and register it in `LAWS`."""
+    """A probability law of sigma >= 0. To add one, make a frozen dataclass of its numbers and register it in `LAWS`.
+
+    Compiled programs serve all laws of a kind, so `sample` and `quadrature` must take the numbers as they come: traced.
+    """
 
     @abstractmethod
     def sample(self, key: PRNGKeyArray, shape: tuple[int, ...], dtype=None) -> Float[Array, "..."]:
@@ -62,8 +67,11 @@ class NoiseLaw(ABC):
         return law
 
     def __str__(self) -> str:
-        name = next(name for name, law in LAWS.items() if isinstance(self, law))
-        return f"{name}({','.join(_shortest(value) for value in self.arguments())})"
+        for name, law in LAWS.items():
+            if law is type(self):
+                return f"{name}({','.join(_shortest(value) for value in self.arguments())})"
+        own = type(self).__name__
+        raise ValueError(f"{own} has no text form: register it, LAWS[{own.lower()!r}] = {own}")
 
 
 @dataclass(frozen=True)
@@ -163,7 +171,10 @@ class Categorical(NoiseLaw):
         return law
 
 
+# Names are lower-case letters, digits and underscores. A package announces laws to every process, those of a study too, by
+# entry points of the group "innerloop.noise_laws".
 LAWS: dict[str, type[NoiseLaw]] = {"fixed": Fixed, "uniform": Uniform, "categorical": Categorical}
+_OURS = tuple(LAWS)
 
 
 def parse_noise(text: str) -> NoiseLaw:
@@ -172,18 +183,39 @@ def parse_noise(text: str) -> NoiseLaw:
     Raises:
         ValueError: `text` is not one of the known forms, or its numbers are not allowed.
     """
-    match = re.fullmatch(r"\s*([a-z]+)\s*\(([^()]*)\)\s*", text.lower())
-    if match is None or match[1] not in LAWS:
-        raise ValueError(f"noise must be {_FORMS}, got {text!r}{_meant(text)}")
+    match = re.fullmatch(r"\s*([a-z][a-z0-9_]*)\s*\(([^()]*)\)\s*", text.lower())
+    law = None if match is None else _law(match[1])
+    if match is None or law is None:
+        raise ValueError(f"noise must be {_forms()}, got {text!r}{_meant(text)}")
     name, inside = match.groups()
     try:
         numbers = [float(part) for part in inside.split(",")]
     except ValueError:
-        raise ValueError(f"noise must be {_FORMS} with numbers inside, got {text!r}{_meant(text)}") from None
-    expected = {"fixed": 1, "uniform": 2}.get(name, len(numbers))
-    if len(numbers) != expected:
-        raise ValueError(f"{name} noise takes {expected} number(s), got {len(numbers)} in {text!r}")
-    return LAWS[name](*numbers)
+        raise ValueError(
+            f"noise must be {_forms()} with numbers inside, got {text!r}{_meant(text)}"
+        ) from None
+    parameters = signature(law).parameters.values()
+    any_number = any(each.kind == Parameter.VAR_POSITIONAL for each in parameters)
+    if len(numbers) != len(parameters) and not any_number:
+        raise ValueError(f"{name} noise takes {len(parameters)} number(s), got {len(numbers)} in {text!r}")
+    return law(*numbers)
+
+
+def _law(name: str) -> type[NoiseLaw] | None:
+    """The law of that name: registered here, or announced by an installed package."""
+    if name not in LAWS:
+        LAWS.update(
+            {each.name: each.load() for each in entry_points(group="innerloop.noise_laws", name=name)}
+        )
+    return LAWS.get(name)
+
+
+def _forms() -> str:
+    """What a message says is allowed."""
+    own = [
+        f"{name}({','.join(signature(law).parameters)})" for name, law in LAWS.items() if name not in _OURS
+    ]
+    return ", ".join([_FORMS, *own])
 
 
 def _meant(text: str) -> str:

@@ -1,5 +1,7 @@
 """Noisy linear regression in context: the problem of Vladymyrov et al. (2024), section 3."""
 
+from abc import abstractmethod
+from dataclasses import fields
 from typing import Any
 
 import equinox as eqx
@@ -77,15 +79,12 @@ class LinearRegression(eqx.Module):
     @property
     def identity(self) -> tuple:
         """Equal for equal problems, and hashable; where covariances are being traced, equal for the same ones."""
-        roots = [
-            root.tobytes() if isinstance(root, np.ndarray) else None if root is None else id(root)
-            for root in (self.input_root, self.weight_root)
-        ]
-        return (self.dim, self.context, self.noise, *roots)
+        values = [getattr(self, field.name) for field in fields(self)]  # dim, context, noise, ..
+        return (*map(_hashable, values), type(self))
 
     def with_noise(self, noise: NoiseLaw) -> "LinearRegression":
         """The same problem under another law of sigma."""
-        other = object.__new__(LinearRegression)
+        other = object.__new__(type(self))
         for name, value in vars(self).items():
             object.__setattr__(other, name, noise if name == "noise" else value)
         return other
@@ -104,15 +103,27 @@ class LinearRegression(eqx.Module):
         """The problem with these numbers, which may be traced, in its noise law."""
         return self.with_noise(self.noise.with_arguments(list(jnp.asarray(numbers, float))))
 
-    def sample_prompts(self, key: PRNGKeyArray, batch: int, *, dtype=None) -> Prompt:
-        """`batch` prompts: x `(batch, context, dim)`, y `(batch, context)`, query `(batch, dim)`, and the latents."""
+    def isotropic_inputs(
+        self, key: PRNGKeyArray, shape: tuple[int, ...], *, dtype=None
+    ) -> Float[Array, "*shape dim"]:
+        """Independent inputs with E x x^T = I, which `input_covariance` is then given to: standard normal ones."""
+        return jax.random.normal(key, (*shape, self.dim), dtype or _default_dtype())
+
+    def sample_prompts(
+        self, key: PRNGKeyArray, batch: int, *, sigma: Float[Array, "batch"] | None = None, dtype=None
+    ) -> Prompt:
+        """`batch` prompts: x `(batch, context, dim)`, y `(batch, context)`, query `(batch, dim)`, and the latents.
+
+        `sigma` sets the noise levels `(batch,)` instead of drawing them from the law.
+        """
         check_key(key)
         batch = _whole_number("batch", batch)
         dtype = dtype or _default_dtype()
         key_weights, key_sigma, key_x, key_noise, key_query = jax.random.split(key, 5)
         weights = _times(self.weight_root, jax.random.normal(key_weights, (self.dim, batch), dtype)).T
-        sigma = self.noise.sample(key_sigma, (batch,), dtype)
-        x = self._color(jax.random.normal(key_x, (batch, self.context, self.dim), dtype))
+        if sigma is None:
+            sigma = self.noise.sample(key_sigma, (batch,), dtype)
+        x = self._color(self.isotropic_inputs(key_x, (batch, self.context), dtype=dtype))
         query = self.sample_queries(key_query, batch, dtype=dtype)
         noise = sigma[:, None] * jax.random.normal(key_noise, (batch, self.context), dtype)
         return Prompt(
@@ -197,7 +208,7 @@ class LinearRegression(eqx.Module):
         """Inputs to predict at, `(batch, dim)`."""
         check_key(key)
         batch = _whole_number("batch", batch)
-        return self._color(jax.random.normal(key, (batch, self.dim), dtype or _default_dtype()))
+        return self._color(self.isotropic_inputs(key, (batch,), dtype=dtype))
 
     def posterior(self, moments: Moments) -> Posterior:
         """What one context's `moments` say about the weights under this task's prior and noise law."""
@@ -225,6 +236,31 @@ def check_task(task: Any) -> None:
     """Raises ValueError if `task` is no linear regression."""
     if not isinstance(task, LinearRegression):
         raise ValueError(f"task must be a LinearRegression, got {shown(task)}")
+
+
+class OtherInputs(LinearRegression):
+    """Linear regression whose inputs are not Gaussian: a base class, to be told how they are drawn.
+
+    Weights and noise are as before, and the Bayes-optimal predictor conditions on the inputs: so the posterior, the oracle
+    and the Bayes floor stay exact. Moments are summed over drawn examples, at a cost that grows with the context.
+    """
+
+    @abstractmethod
+    def isotropic_inputs(
+        self, key: PRNGKeyArray, shape: tuple[int, ...], *, dtype=None
+    ) -> Float[Array, "*shape dim"]:
+        """Independent inputs with E x x^T = I, on which the loss over queries rests."""
+
+    def sample_in_lanes(self, key, batch, *, sigma=None, dtype=None):
+        prompts = self.sample_prompts(key, batch, sigma=sigma, dtype=dtype)
+        assert prompts.weights is not None and prompts.sigma is not None
+        return jnp.moveaxis(prompts.moments().S, 0, -1), prompts.weights.T, prompts.sigma
+
+
+def _hashable(value):
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    return id(value) if isinstance(value, jax.Array) else value
 
 
 def _times(
