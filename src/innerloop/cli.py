@@ -60,7 +60,7 @@ def _described(error: ValueError) -> str:
 
     if not isinstance(error, ValidationError):
         return str(error)
-    from innerloop.study.spec import describe
+    from innerloop.refused import describe
     from innerloop.train import Training
 
     return describe(error, Training)

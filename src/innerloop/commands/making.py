@@ -80,9 +80,9 @@ def reproduce(
     """
     from innerloop import display
     from innerloop.papers.options import budget_of, outputs_of
+    from innerloop.refused import nearest
     from innerloop.study import SpecError
     from innerloop.study.engines import Local, Ray, default_workers
-    from innerloop.study.spec import nearest
     from innerloop.train import Preempted
 
     if paper not in completion.PAPERS:

@@ -20,7 +20,7 @@ from starlette.routing import Route
 from innerloop.as_json import without_nan
 from innerloop.explore.asked import ContextAsked, DrawAsked, LossesAsked
 from innerloop.explore.explorer import Explorer
-from innerloop.study.spec import describe
+from innerloop.refused import describe
 
 _PAGE = {
     "/": ("page.html", "text/html"),

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
+from innerloop.refused import nearest
 from innerloop.study import SpecError
-from innerloop.study.spec import nearest
 
 Budget = TypeVar("Budget")
 

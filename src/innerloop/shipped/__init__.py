@@ -18,7 +18,8 @@ import numpy as np
 import polars as pl
 
 from innerloop.models import LinearTransformer
-from innerloop.study.spec import RunSpec, nearest, parse_spec
+from innerloop.refused import nearest
+from innerloop.study.spec import RunSpec, parse_spec
 from innerloop.tasks import LinearRegression
 
 _MODELS = files("innerloop.shipped") / "models"

@@ -28,7 +28,8 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from innerloop.study.spec import RunSpec, SpecError, describe, nearest, parse_spec, read_yaml
+from innerloop.refused import describe, nearest
+from innerloop.study.spec import RunSpec, SpecError, parse_spec, read_yaml
 from innerloop.tasks import parse_noise
 
 

@@ -1,12 +1,9 @@
 """What a run is: a validated description, from a YAML file, a mapping, or keyword arguments."""
 
-import difflib
-import re
-from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -15,6 +12,7 @@ from jaxtyping import PRNGKeyArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from innerloop.models import LinearTransformer
+from innerloop.refused import describe, keys_of
 from innerloop.study.errors import SpecError
 from innerloop.tasks import LinearRegression, parse_noise
 from innerloop.train import Training
@@ -140,7 +138,7 @@ def parse_spec(mapping: Any) -> RunSpec:
     """
     if not isinstance(mapping, dict):
         raise SpecError(
-            f"a spec must be a mapping with the keys {_keys(RunSpec)}, got {type(mapping).__name__}"
+            f"a spec must be a mapping with the keys {keys_of(RunSpec)}, got {type(mapping).__name__}"
         )
     try:
         return RunSpec.model_validate(mapping)
@@ -156,7 +154,7 @@ def load_spec(path: Path, overrides: list[str] | tuple[str, ...] = ()) -> RunSpe
     """
     mapping, text = read_yaml(path, "the spec ")
     if not text.strip() and not overrides:
-        raise SpecError(f"{path} is empty: a spec must be a mapping with some of the keys {_keys(RunSpec)}")
+        raise SpecError(f"{path} is empty: a spec must be a mapping with some of the keys {keys_of(RunSpec)}")
     if isinstance(mapping, dict) and {"base", "axes"} & mapping.keys():
         raise SpecError(f"{path} describes a study, not a run; train it by innerloop sweep {path}")
     mapping = {} if mapping is None else mapping
@@ -182,57 +180,6 @@ def read_yaml(path: Path, what: str = "") -> tuple[Any, str]:
         raise SpecError(f"cannot read {what}{path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the one that was meant, if it can be told, and all that there are."""
-    known = list(known)
-    near = _near(name, known)
-    return f"{near or '.'} Allowed: {', '.join(known)}"
-
-
-def _near(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def describe(
-    error: ValidationError, model: type[BaseModel], where: Callable[[tuple], str] = lambda loc: ""
-) -> str:
-    """A validation error in one line a field: its name, its value, what is allowed; `where` says the place of a field."""
-    lines = []
-    for problem in error.errors():
-        path, at = [str(part) for part in problem["loc"]], where(problem["loc"])
-        name = ".".join(path)
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            known = _names(_model_at(model, path[:-1]))
-            lines.append(f"{at}{name}: unknown key{nearest(path[-1], known)}")
-        elif problem["type"] == "value_error":
-            lines.append(f"{at}{name}: {message}" if name else f"{at}{message}")
-        elif problem["type"] == "model_type":
-            known = _keys(_model_at(model, path))
-            lines.append(
-                f"{at}{name}: must be a mapping with some of the keys {known}, got {problem['input']!r}"
-            )
-        elif problem["type"] == "literal_error":
-            allowed = problem.get("ctx", {})["expected"]
-            near = _near(str(problem["input"]), re.findall(r"'([^']*)'", allowed))
-            lines.append(f"{at}{name}: must be {allowed}, got {problem['input']!r}{near}")
-        else:
-            lines.append(f"{at}{name}: {message[0].lower()}{message[1:]}, got {problem['input']!r}")
-    return "\n".join(lines)
-
-
-def _model_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
-    for part in path:
-        if part not in model.model_fields:  # the index of a list's element
-            continue
-        annotation = model.model_fields[part].annotation
-        annotation = next(iter(get_args(annotation)), annotation)
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-    return model
-
-
 def _override(mapping: Any, text: str) -> None:
     name, equals, value = text.partition("=")
     parts = name.strip().split(".")
@@ -240,7 +187,7 @@ def _override(mapping: Any, text: str) -> None:
         raise SpecError(f"--set takes section.field=value, such as train.seed=3, got {text!r}")
     if not isinstance(mapping, dict):
         raise SpecError(
-            f"a spec must be a mapping with the keys {_keys(RunSpec)}, got {type(mapping).__name__}"
+            f"a spec must be a mapping with the keys {keys_of(RunSpec)}, got {type(mapping).__name__}"
         )
     for part in parts[:-1]:
         mapping = mapping.setdefault(part, {})
@@ -250,11 +197,3 @@ def _override(mapping: Any, text: str) -> None:
         mapping[parts[-1]] = yaml.safe_load(value)
     except yaml.YAMLError:
         raise SpecError(f"--set {text}: the value is not valid YAML") from None
-
-
-def _keys(model: type[BaseModel]) -> str:
-    return ", ".join(_names(model))
-
-
-def _names(model: type[BaseModel]) -> list[str]:
-    return [info.alias or name for name, info in model.model_fields.items()]

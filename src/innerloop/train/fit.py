@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 from jaxtyping import Array, Float
+from pydantic import ValidationError
 
 from innerloop.models.linear import LinearTransformer
+from innerloop.refused import describe
 from innerloop.tasks import LinearRegression
 from innerloop.train import loop
 from innerloop.train.checkpoint import Checkpoints
@@ -71,8 +73,12 @@ def fit(
     Raises:
         ValueError: an option is unknown or out of range, or model and task differ in dimension.
     """
+    try:
+        training = Training(**options)
+    except ValidationError as error:
+        raise ValueError(describe(error, Training)) from None
     fitting = Fitting(
-        model, task, Training(**options), report=report, before_saving=before_saving, checkpoints=checkpoints
+        model, task, training, report=report, before_saving=before_saving, checkpoints=checkpoints
     )
     return fit_together([fitting], resume=resume)[0]
 

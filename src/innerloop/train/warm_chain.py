@@ -26,6 +26,7 @@ from innerloop.types import Moments
 _SPREAD = (
     1e-3  # how far candidates are from the solved depth before, on which an idle layer's gradient may be zero
 )
+_LEAST = 0.25  # share of the sample and the pool that the shallowest models are solved on
 _SHALLOW = 4  # layers up to which minima lie far apart; deeper models follow where these have led
 _STREAMS = {"pool": 1, "judge": 2, "polish": 3, "start": 4, "beyond": 5}
 
@@ -92,7 +93,8 @@ class WarmChain:
         seed: everything random follows from it.
         warm: go through all depths from 1; else solve the model's depth from `starts` cold starts.
         starts: cold starts at each depth.
-        sample: sequences in a Jacobian; pool: sequences on which a trial is judged; polish: both times this at the end.
+        sample: sequences in a Jacobian of the deepest model, and fewer for shallower ones, by the square of the depth;
+            pool: sequences on which a trial is judged, likewise; polish: both times this at the end.
         scout: sequences in a Jacobian of candidates, if there are so many; their pool is smaller in proportion.
         judge: sequences on which every depth is judged.
         guard: weight of the loss on `beyond` sequences of the largest label energy among many whose labels are up to a
@@ -127,7 +129,8 @@ class WarmChain:
 
     def start(self) -> ChainState:
         first = self._candidates(())
-        return ChainState(second_order.start(first[0], self._pool("scout", None)), scouts=first)
+        pool = self._pool("scout", first[0].layers, None)
+        return ChainState(second_order.start(first[0], pool), scouts=first)
 
     def finished(self, state: ChainState) -> bool:
         return state.place.phase == "done"
@@ -151,10 +154,11 @@ class WarmChain:
     def advance(self, state: ChainState) -> tuple[ChainState, dict]:
         """One Levenberg-Marquardt iteration, and what follows from it."""
         place = state.place
-        sample = round(self.sample * self._share(place.phase))
+        layers = state.current.model.layers
+        sample = round(self.sample * self._share(place.phase, layers))
         after = second_order.iterate(
             state.current,
-            self._pool(place.phase, state.hard),
+            self._pool(place.phase, layers, state.hard),
             sample=sample,
             hard=min(self.hard, sample // 8),
             rng=np.random.default_rng([self.seed, place.total]),
@@ -215,7 +219,7 @@ class WarmChain:
             examples = Examples(moments, arrays["hard_target"], arrays["hard_probes"])
             hard = Pool(examples, arrays["hard_weights"])
         model = self._unflat(arrays["current"], layers)
-        current = second_order.start(model, self._pool(place.phase, hard), damping)
+        current = second_order.start(model, self._pool(place.phase, layers, hard), damping)
         return ChainState(
             current=replace(current, stalled=stalled),
             place=place,
@@ -236,7 +240,7 @@ class WarmChain:
         # Scouts run on a part of the pool, and what they lose there says who goes on; all of it says which is best.
         losses = state.current.losses
         if last:
-            losses = second_order.pool_losses(model, self._pool("solve", state.hard).examples)
+            losses = second_order.pool_losses(model, self._pool("solve", model.layers, state.hard).examples)
         losses = np.sort(losses)[: -max(1, len(losses) // 1000)]  # but for poles, which the solve will cure
         scouted = (*state.place.scouted, float(losses.mean()))
         scouts = list(state.scouts)
@@ -298,7 +302,7 @@ class WarmChain:
         return loss, heavy, replace(state, hard=hard).at(rounds=state.place.rounds + 1)
 
     def _begin(self, state: ChainState, model: LinearTransformer, phase: str) -> ChainState:
-        current = second_order.start(model, self._pool(phase, state.hard))
+        current = second_order.start(model, self._pool(phase, model.layers, state.hard))
         return replace(state, current=current).at(phase=phase, iteration=0, slow=0)
 
     def _depths(self) -> range:
@@ -321,8 +325,8 @@ class WarmChain:
             return self.model
         return _in_double(self.model.restart(layers, key=self._key("start", 100 * layers + index)))
 
-    def _pool(self, phase: str, hard: Pool | None) -> Pool:
-        share = self._share(phase)
+    def _pool(self, phase: str, layers: int, hard: Pool | None) -> Pool:
+        share = self._share(phase, layers)
         if phase == "polish":
             examples = self._draw("polish", 0, round(self.pool * share))
         else:
@@ -333,9 +337,12 @@ class WarmChain:
         beyond = _first(self._draw("beyond", 0, self.beyond), min(1.0, share))
         return pool + Pool(beyond, np.full(len(beyond.target), self.guard / len(beyond.target)))
 
-    def _share(self, phase: str) -> float:
-        """Of `sample` and `pool`, how much this phase uses."""
-        return {"scout": min(1.0, self.scout / self.sample), "solve": 1.0, "polish": self.polish}[phase]
+    def _share(self, phase: str, layers: int) -> float:
+        """Of `sample` and `pool`, how much this phase uses: few parameters are known from few sequences."""
+        if phase == "polish":
+            return self.polish
+        solve = max(_LEAST, (layers / self.model.layers) ** 2)
+        return min(solve, self.scout / self.sample) if phase == "scout" else solve
 
     def _draw(self, stream: str, index: int, count: int) -> Examples:
         """A pure function of (seed, stream, index); the last few draws are kept."""
