@@ -131,6 +131,13 @@ def _gaps(losses: pl.DataFrame) -> pl.DataFrame:
     return answered("How close to Bayes does the best model come?", answer, rows)
 
 
+def _relative(difference: float, regret: float) -> str:
+    share = difference / regret
+    return (
+        f"{share:+.1%} of the other's regret" if abs(share) < 10 else f"{share:+.1e} times the other's regret"
+    )
+
+
 def _compared(differences: pl.DataFrame, one: str, other: str, question: str) -> pl.DataFrame:
     pairs = differences.filter(method=one, other=other)
     lower, higher = (
@@ -141,7 +148,7 @@ def _compared(differences: pl.DataFrame, one: str, other: str, question: str) ->
             f"{pair['problem']}{_deep(pair['layers'])}",
             pair["difference"],
             pair["standard_error"],
-            note=f"{pair['difference'] / pair['other_regret']:+.0%} of the other's regret",
+            note=_relative(pair["difference"], pair["other_regret"]),
         )
         for pair in pairs.iter_rows(named=True)
     ]
