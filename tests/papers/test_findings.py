@@ -113,7 +113,7 @@ def test_differences_are_counted_beyond_two_standard_errors():
     ]
     table = asked(findings(frames({("diag", 1): 0.1}, pairs).get), "DIAG with one head")
     assert "lower in 1 of 3 problems and depths, higher in 1" in table["answer"][0]
-    assert table["note"][0] == "-100% of the other's regret"
+    assert table["note"][0] == "-100.0% of the other's regret"
 
 
 def test_spread_is_over_seeds_and_broken_theorems_are_said_to_fail():
