@@ -1,5 +1,7 @@
 """The paper's training to the letter: all seeds of one architecture and depth as one compiled program.
 
+On a CPU they take turns in it, so that products stay those of one model; an accelerator takes them together.
+
 What the two architectures do not share (learning rate, batch, steps, final LayerNorm, activation, initial values) is as in
 the public code, so their curves show what was published, not which attention is better on equal terms.
 Losses are squared errors divided by dim, so that predicting zero loses one.
@@ -19,6 +21,7 @@ import optax
 import polars as pl
 from jaxtyping import Array, Float, Int, Key
 
+from innerloop import lanes
 from innerloop.evaluation.convergence import samples_to
 from innerloop.models.decoder import CausalDecoder
 from innerloop.papers.goel2026.data import DIM, POINTS, Sequences, anisotropic, pool
@@ -250,7 +253,7 @@ def _interval(
         (model, state), losses = jax.lax.scan(update, (model, state), first + jnp.arange(count))
         return model, state, losses.mean(0)
 
-    return jax.vmap(one_seed)(models, states, keys)
+    return lanes.each(one_seed, models, states, keys)
 
 
 def losses_by_position(model: CausalDecoder, sequences: Arrays) -> Float[Array, "points"]:
@@ -263,8 +266,11 @@ def _test_losses(models: CausalDecoder, tests: dict[str, Arrays]) -> dict[str, _
     """Of all sets by one program, a block after the other."""
     whole = [jnp.concatenate(arrays) for arrays in zip(*tests.values(), strict=True)]
     blocks = Arrays(*(array.reshape(-1, _BLOCK, *array.shape[1:]) for array in whole))
-    judge = jax.vmap(losses_by_position, in_axes=(0, None))
-    losses = jax.lax.map(partial(judge, models), blocks)
+
+    def judged(block: Arrays) -> _Losses:
+        return lanes.each(lambda model: losses_by_position(model, block), models)
+
+    losses = jax.lax.map(judged, blocks)
     ends = np.cumsum([len(sequences.xs) // _BLOCK for sequences in tests.values()])
     return {name: part.mean(0) for name, part in zip(tests, jnp.split(losses, ends[:-1]), strict=True)}
 
