@@ -57,18 +57,23 @@ class Source:
         )
 
 
-_CHAIN = (("sample", 2048),)  # a chain of 7 layers takes two minutes on two cores
+_CHAIN = (("sample", 2048),)  # a chain of 7 layers takes a minute on two cores
+_LAWS = {f"uniform{top}": f"uniform(0,{top})" for top in range(1, 8)}
+_LAWS |= {f"fixed{level}": f"fixed({level})" for level in (1, 3, 5)}
+_LAWS |= {"categorical13": "categorical(1,3)", "categorical135": "categorical(1,3,5)"}
+_DEPTHS = {"uniform5": (3, 4, 7)}  # of the problem that the documentation looks at most
 
 SOURCES = [
-    Source("diag", "uniform5", "uniform(0,5)", (3, 4, 7), heads=2, train=_CHAIN),
-    Source("diag", "uniform5", "uniform(0,5)", (3, 4, 7), train=_CHAIN),
+    *(
+        Source("diag", noise, law, _DEPTHS.get(noise, (4, 7)), heads=2, train=_CHAIN)
+        for noise, law in _LAWS.items()
+    ),
+    *(
+        Source("diag", noise, _LAWS[noise], _DEPTHS.get(noise, (4, 7)), train=_CHAIN)
+        for noise in ("uniform1", "uniform3", "uniform5", "uniform7", "categorical13")
+    ),
     Source("gd++", "uniform5", "uniform(0,5)", train=(("sample", 512),)),
-    Source("diag", "categorical13", "categorical(1,3)", heads=2, train=_CHAIN),
-    Source("full", "categorical13", "categorical(1,3)", (4,), train=(("steps", 1000),)),
-    Source("diag", "uniform1", "uniform(0,1)", train=_CHAIN),
-    Source("diag", "uniform3", "uniform(0,3)", train=_CHAIN),
-    Source("diag", "uniform7", "uniform(0,7)", train=_CHAIN),
-    Source("diag", "categorical13", "categorical(1,3)", train=_CHAIN),
+    Source("full", "categorical13", "categorical(1,3)", (4,), train=(("steps", 3000),)),
 ]
 
 
