@@ -10,6 +10,7 @@ import pytest
 from test_faults import Here, rows
 
 from innerloop import cli
+from innerloop.commands import judging
 from innerloop.study import (
     SpecError,
     load_run,
@@ -141,7 +142,7 @@ def test_runs_that_are_in_no_table_yet_are_listed(stored, bucket):
 def test_commands_take_addresses_of_runs(stored, bucket, capsys, monkeypatch):
     names = load_study(stored).runs["run"].to_list()
     monkeypatch.setattr(
-        cli, "_baselines", lambda *_: {"noise": "none", "dim": 3}
+        judging, "_baselines", lambda *_: {"noise": "none", "dim": 3}
     )  # they take long, and have no address
     monkeypatch.setattr(
         sys, "argv", ["innerloop", "compare", *(f"{stored}/runs/{name}" for name in names), "--json"]

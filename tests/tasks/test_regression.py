@@ -234,7 +234,10 @@ def test_one_gradient_step_has_its_closed_form(key):
         ({"noise": "gaussian(1)"}, r"noise must be .* got 'gaussian\(1\)'"),
         ({"noise": "fixed(-1)"}, "must be finite and >= 0.*got -1"),
         ({"noise": "uniform(0,-2)"}, "must be finite and >= 0.*got -2"),
-        ({"noise": 1.0}, r"noise must be a law of sigma or its text form, got 1\.0"),
+        (
+            {"noise": 1.0},
+            r"noise must be a law of sigma or its text form, such as .uniform\(0,5\)., got 1\.0",
+        ),
         ({"input_covariance": np.eye(3)}, r"input_covariance must have shape \(2, 2\), got \(3, 3\)"),
         ({"weight_covariance": np.ones(2)}, r"weight_covariance must have shape \(2, 2\), got \(2,\)"),
         ({"input_covariance": [[1, 0.5], [0, 1]]}, "input_covariance must be symmetric"),

@@ -27,7 +27,9 @@ def leaves(model) -> list[np.ndarray]:
 
 
 def test_unknown_option():
-    with pytest.raises(ValueError, match=r"^learning_rte: unknown key; did you mean learning_rate\? Allowed: objective, "):
+    with pytest.raises(
+        ValueError, match=r"^learning_rte: unknown key; did you mean learning_rate\? Allowed: objective, "
+    ):
         fit(make_model(), _TASK, learning_rte=0.1)
 
 
