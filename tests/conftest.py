@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -46,6 +47,18 @@ def pytest_configure(config):
     # No deadline: the first example of a test pays for compilation.
     hypothesis.settings.register_profile("innerloop", deadline=None, derandomize=True, max_examples=50)
     hypothesis.settings.load_profile("innerloop")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_compiled_programs() -> Iterator[None]:
+    """Every compiled program holds some of the 65 530 memory maps that Linux grants a process; without them, it crashes.
+
+    A later file that needs a program again finds it in the cache on disk.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 20_000:
+        jax.clear_caches()
 
 
 @pytest.fixture
