@@ -45,25 +45,14 @@ def main() -> None:
     warnings.simplefilter("default", UserWarning)
     try:
         app()
-    except ValueError as error:  # Pydantic's too
-        _message(f"[bold red]error:[/] {escaped(_described(error))}")
+    except ValueError as error:
+        _message(f"[bold red]error:[/] {escaped(str(error))}")
         sys.exit(2)
     except SystemExit as ended:
         if ended.code != _TYPER_INTERRUPTED:
             raise
         _message("stopped; what was saved is kept, go on by --resume")
         sys.exit(1)
-
-
-def _described(error: ValueError) -> str:
-    from pydantic import ValidationError
-
-    if not isinstance(error, ValidationError):
-        return str(error)
-    from innerloop.refused import describe
-    from innerloop.train import Training
-
-    return describe(error, Training)
 
 
 def _message(text: str) -> None:

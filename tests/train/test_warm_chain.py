@@ -105,6 +105,16 @@ def test_two_layers_of_one_head_leave_the_minimum_next_to_one_layer(seed):
     assert losses["chain"].adjusted_loss.value < 0.21  # standard error 0.002
 
 
+def test_the_smallest_sample_that_settings_allow_is_enough_to_go_through_all_depths(seed):
+    """Shares of it would be nothing at all."""
+    chain = make_chain(seed, sample=16, pool=48, steps=2)
+    state = chain.start()
+    while not chain.finished(state):
+        state, _ = chain.advance(state)
+    assert sorted(chain.by_depth(state)) == [1, 2, 3]
+    assert all(np.isfinite(flat(model)).all() for model in state.solved)
+
+
 def test_while_candidates_are_tried_the_depth_before_is_what_was_learned(unbroken):
     _, states = unbroken
     scouting = [

@@ -23,10 +23,10 @@ from innerloop.train.objectives import Examples, Objective, draw_many
 from innerloop.train.second_order import Iterate, Pool
 from innerloop.types import Moments
 
-_SPREAD = (
-    1e-3  # how far candidates are from the solved depth before, on which an idle layer's gradient may be zero
-)
+# How far candidates are from the solved depth before, at which an idle layer's gradient may be zero.
+_SPREAD = 1e-3
 _LEAST = 0.25  # share of the sample and the pool that the shallowest models are solved on
+_FEWEST = 64  # sequences in a Jacobian, or the whole sample
 _SHALLOW = 4  # layers up to which minima lie far apart; deeper models follow where these have led
 _STREAMS = {"pool": 1, "judge": 2, "polish": 3, "start": 4, "beyond": 5}
 
@@ -341,8 +341,10 @@ class WarmChain:
         """Of `sample` and `pool`, how much this phase uses: few parameters are known from few sequences."""
         if phase == "polish":
             return self.polish
-        solve = max(_LEAST, (layers / self.model.layers) ** 2)
-        return min(solve, self.scout / self.sample) if phase == "scout" else solve
+        share = max(_LEAST, (layers / self.model.layers) ** 2)
+        if phase == "scout":
+            share = min(share, self.scout / self.sample)
+        return min(1.0, max(share, _FEWEST / self.sample))
 
     def _draw(self, stream: str, index: int, count: int) -> Examples:
         """A pure function of (seed, stream, index); the last few draws are kept."""
