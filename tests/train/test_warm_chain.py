@@ -67,6 +67,16 @@ def test_goes_on_from_a_checkpoint_bit_for_bit(unbroken, seed, phase, depth):
         np.testing.assert_array_equal(flat(mine), flat(theirs))
 
 
+def test_a_checkpoint_keeps_the_order_of_more_than_ten_candidates(seed):
+    """Their losses so far are known by place."""
+    chain = make_chain(seed, starts=12)
+    state = chain.start()
+    again = chain.unpack(chain.pack(state))
+    assert len(state.scouts) == 12
+    for mine, theirs in zip(again.scouts, state.scouts, strict=True):
+        np.testing.assert_array_equal(flat(mine), flat(theirs))
+
+
 def test_some_state_that_was_packed_had_hard_sequences(unbroken):
     """Else the tests of resuming would not cover them."""
     _, states = unbroken

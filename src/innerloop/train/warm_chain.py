@@ -7,6 +7,7 @@ that draw's worst sequences in the pool while its loss is carried by a few of th
 larger fresh pool. The chain yields every depth on its way.
 """
 
+import itertools
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace
@@ -97,8 +98,9 @@ class WarmChain:
             pool: sequences on which a trial is judged, likewise; polish: both times this at the end.
         scout: sequences in a Jacobian of candidates, if there are so many; their pool is smaller in proportion.
         judge: sequences on which every depth is judged.
-        guard: weight of the loss on `beyond` sequences of the largest label energy among many whose labels are up to a
-            third too large: where deep models break, which one sequence in a million shows, a pool of this size never.
+        guard: weight of the loss on `beyond` sequences, half of the largest label energy, half of the largest eigenvalue of
+            their inputs, among many whose labels are up to a third too large: where deep models break, which one sequence
+            in a million shows, a pool of this size never.
         steps: at most so many iterations a depth, twice that at the last.
         heats: the share of the candidates in each round, and for how many iterations; of a shallow model, by whose first
             few nothing can be told yet, and of a deep one.
@@ -227,7 +229,8 @@ class WarmChain:
                 self._unflat(arrays[f"solved_{k}"], k) for k in self._depths() if f"solved_{k}" in arrays
             ),
             scouts=tuple(
-                self._unflat(arrays[name], layers) for name in sorted(arrays) if name.startswith("scout_")
+                self._unflat(arrays[f"scout_{index}"], layers)
+                for index in itertools.takewhile(lambda k: f"scout_{k}" in arrays, itertools.count())
             ),
             hard=hard,
         )
@@ -355,8 +358,7 @@ class WarmChain:
             key = self._key(stream, index)
             if stream == "beyond":
                 many = draw_many(self.task, self.objective, key, 16 * count, beyond=True)
-                most = np.argsort(-many.moments.S[:, -1, -1], kind="stable")[:count]
-                self._drawn[name] = second_order.take(many, most)
+                self._drawn[name] = second_order.take(many, _extreme(many.moments.S, count))
             else:
                 self._drawn[name] = draw_many(self.task, self.objective, key, count)
         return self._drawn[name]
@@ -368,6 +370,14 @@ class WarmChain:
         shapes = eqx.filter_eval_shape(lambda key: self.model.restart(layers, key=key), jax.random.key(0))
         like = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)  # restart, without drawing
         return second_order.unflat(like, theta)
+
+
+def _extreme(S: np.ndarray, count: int) -> np.ndarray:
+    """So many contexts, half of the largest label energy, half of the largest eigenvalue of their inputs."""
+    longest = np.linalg.eigvalsh(S[:, :-1, :-1])[:, -1]
+    by_labels, by_inputs = (np.argsort(-size, kind="stable") for size in (S[:, -1, -1], longest))
+    first = by_labels[: count // 2]
+    return np.concatenate([first, by_inputs[~np.isin(by_inputs, first)][: count - len(first)]])
 
 
 def _first(examples: Examples, share: float) -> Examples:
