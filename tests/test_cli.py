@@ -443,7 +443,7 @@ def test_doctor_knows_every_extra_of_a_user():
 
 def test_a_process_of_its_own_ends_the_same_way(tmp_path):
     """Exit code and streams as a shell sees them: a mistake, with brackets that a terminal could take for markup."""
-    command = [sys.executable, "-m", "innerloop.cli", "baselines", "--noise", "[red](1)", "--json"]
+    command = [sys.executable, "-m", "innerloop", "baselines", "--noise", "[red](1)", "--json"]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
     assert ended.returncode == 2
     assert ended.stdout == ""

@@ -19,13 +19,14 @@ def trained(request):
     return train_arm(Arm("softmax:1+linear:1", request.param), SMALL, rates=[1e-4, 3e-2], seeds=[3, 5])
 
 
-def test_every_run_set_and_position_has_a_row_at_every_evaluation(trained):
+def test_every_run_and_position_has_a_row_at_every_evaluation_and_every_shift_at_the_last(trained):
     rows = trained.losses
     assert rows["step"].unique().sort().to_list() == [0, 30, 60]
     assert set(rows["set"]) == {"validation", *shifts}
     runs = rows.select("learning_rate", "seed").unique().sort("learning_rate", "seed")
     assert runs.rows() == [(1e-4, 3), (1e-4, 5), (3e-2, 3), (3e-2, 5)]
-    assert len(rows) == 3 * 4 * (1 + len(shifts)) * POINTS == len(rows.unique(rows.columns[:-1]))
+    assert set(rows.filter(pl.col("step") < 60)["set"]) == {"validation", "test"}
+    assert len(rows) == 4 * (2 + 2 + 1 + len(shifts)) * POINTS == len(rows.unique(rows.columns[:-1]))
     assert (rows["sequences_seen"] == rows["step"].cast(pl.Int64) * 16).all()
 
 

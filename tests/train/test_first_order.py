@@ -7,11 +7,18 @@ import pytest
 
 from innerloop.models import LinearTransformer
 from innerloop.tasks import LinearRegression
-from innerloop.train.first_order import FirstOrder, _null_loss, _tempered
+from innerloop.train.first_order import FirstOrder, _ceiling, _tempered
 from innerloop.train.objectives import draw
 
 _DIM, _CONTEXT = 3, 6
 _TASK = LinearRegression(_DIM, _CONTEXT, "uniform(0,2)")
+_CORRELATED = LinearRegression(
+    _DIM,
+    _CONTEXT,
+    "uniform(0,2)",
+    np.array([[2.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 0.3]]),
+    np.array([[1.0, -0.3, 0.0], [-0.3, 0.5, 0.2], [0.0, 0.2, 1.0]]),
+)
 
 
 def make_model(key, kind: str = "diag", layers: int = 2) -> LinearTransformer:
@@ -42,9 +49,13 @@ def learning_rate(update: int, peak: float, steps: int) -> float:
     return peak * (0.001 + 0.999 * (1 + np.cos(np.pi * share)) / 2)
 
 
-@pytest.mark.parametrize("objective, guard, beyond", [("bayes", 0.0, 0), ("sampled", 0.5, 4)])
+@pytest.mark.parametrize(
+    "objective, guard, beyond, task",
+    [("bayes", 0.0, 0, _TASK), ("sampled", 0.5, 4, _TASK), ("bayes", 0.0, 0, _CORRELATED)],
+    ids=["bayes", "guarded", "correlated"],
+)
 def test_adam_is_adam_on_batches_that_are_functions_of_seed_and_step(
-    x64, key, seed, objective, guard, beyond
+    x64, key, seed, objective, guard, beyond, task
 ):
     """40 updates, tempering off, against Kingma and Ba's algorithm in NumPy with its gradient from one draw a step.
 
@@ -60,13 +71,13 @@ def test_adam_is_adam_on_batches_that_are_functions_of_seed_and_step(
         "data_seed": seed,
         "guard": guard,
     }
-    state, _ = run(FirstOrder(model, _TASK, **options, temper=None, interval=15))
+    state, _ = run(FirstOrder(model, task, **options, temper=None, interval=15))
     theta, build = jax.flatten_util.ravel_pytree(model)
 
     @jax.jit
     def gradient(theta, step):
         own = jax.random.fold_in(jax.random.key(seed), step)
-        examples = draw(_TASK, objective, own, batch + beyond, beyond=beyond)
+        examples = draw(task, objective, own, batch + beyond, beyond=beyond)
 
         def loss(theta):
             losses = examples.losses(build(theta).final_weights(examples.moments))
@@ -146,22 +157,21 @@ def test_tempering():
     """Below the ceiling nothing, above it ceiling (1 + log(loss / ceiling)): continuous, and so is its slope."""
     losses = jnp.array([0.0, 0.3, 2.0, 2.0 * np.e, 2e30])
     expected = [0.0, 0.3, 2.0, 4.0, 2 * (1 + 30 * np.log(10))]
-    np.testing.assert_allclose(_tempered(losses, 2.0), expected, rtol=1e-6)
+    np.testing.assert_allclose(_tempered(losses, jnp.asarray(2.0)), expected, rtol=1e-6)
     np.testing.assert_array_equal(_tempered(losses, None), losses)
-    slopes = jax.vmap(jax.grad(lambda loss: _tempered(loss[None], 2.0)[0]))(losses)
+    slopes = jax.vmap(jax.grad(lambda loss: _tempered(loss[None], jnp.asarray(2.0))[0]))(losses)
     np.testing.assert_allclose(slopes, [1, 1, 1, np.exp(-1), 1e-30], rtol=1e-6)
 
 
 def test_the_ceiling_is_the_loss_of_predicting_zero(x64, key):
     """Measured on 20,000 prompts from `--seed`, within 4 standard errors."""
-    task = LinearRegression(
-        2, 5, "uniform(0,2)", np.array([[2.0, 0.5], [0.5, 1.0]]), np.array([[1.0, -0.3], [-0.3, 0.5]])
-    )
-    label = np.asarray(task.sample_prompts(key, 20_000).label)
+    label = np.asarray(_CORRELATED.sample_prompts(key, 20_000).label)
     losses = label**2 / 2
     error = losses.std() / len(losses) ** 0.5
     assert 4 * error < 0.1 * losses.mean()
-    assert abs(_null_loss(task) - losses.mean()) < 4 * error
+    ceiling = _ceiling(FirstOrder(make_model(key), _CORRELATED, temper=3.0))
+    assert ceiling is not None
+    assert abs(ceiling / 3 - losses.mean()) < 4 * error
 
 
 def test_temper_changes_the_path_only_where_losses_are_high(key):

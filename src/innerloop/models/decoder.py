@@ -40,7 +40,7 @@ class Affine(eqx.Module):
     bias: Float[Array, "outputs"] | None
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
-        product = x @ self.weight
+        product = _product(x, self.weight) if jax.default_backend() == "cpu" else x @ self.weight
         return product if self.bias is None else product + _as_last(self.bias, product)
 
 
@@ -315,6 +315,34 @@ def check_ours(model: CausalDecoder, what: str) -> None:
             raise ValueError(
                 f"{what} need softmax or linear attention in every layer, got the mixer {kind!r}"
             )
+
+
+@jax.custom_vjp
+def _product(
+    x: Float[Array, "*batch inputs"], weight: Float[Array, "inputs outputs"]
+) -> Float[Array, "*batch outputs"]:
+    """`x @ weight`, whose gradient is made of products that run fast on a CPU.
+
+    Left to itself XLA contracts the first axes of both factors for the weight's gradient, at about half the speed of a
+    product of rows and columns. Here the smaller factor is transposed before.
+    """
+    return x @ weight
+
+
+def _product_forward(x, weight):
+    return x @ weight, (x, weight)
+
+
+def _product_backward(saved, gradient):
+    x, weight = saved
+    rows, above = (each.reshape(-1, each.shape[-1]) for each in (x, gradient))
+    apart = jax.lax.optimization_barrier  # or the compiler would put transpose and product together again
+    small = rows.shape[1] <= above.shape[1]
+    of_weight = apart(rows.T) @ above if small else apart(apart(above.T) @ rows).T
+    return (gradient @ weight.T).astype(x.dtype), of_weight.astype(weight.dtype)
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _as_last(vector: Float[Array, "size"], like: Float[Array, "*batch size"]) -> Float[Array, "*ones size"]:

@@ -283,6 +283,14 @@ class LinearTransformer(eqx.Module):
 
         return [inserted(idle) for idle in self._idle_layers()]
 
+    def as_full(self) -> "Full":
+        """The FULL model with the same predictions and scales, P and Q of one norm in every layer and head."""
+        P, Q = self._internal_matrices()
+        norms = [jnp.linalg.norm(each, axis=(-2, -1), keepdims=True) for each in (P, Q)]
+        idle = (norms[0] == 0) | (norms[1] == 0)
+        ratio = jnp.sqrt(jnp.where(idle, 1, norms[1]) / jnp.where(idle, 1, norms[0]))
+        return Full(P=P * ratio, Q=Q / ratio, **self._sizes())
+
     def with_label_scale(self, label_scale: float | Float[Array, ""]) -> Self:
         """The same parameters under another inner scale of y, which may be traced: for compiled programs that serve
         models of several scales."""

@@ -78,13 +78,16 @@ def linear_attention(
     phi = features(feature_map)
     if form is None:
         form = "parallel" if q.shape[1] <= _PARALLEL else "chunked"
-    if form not in _FORMS:
+    if form not in get_args(Form):
         raise ValueError(f"form must be one of {', '.join(get_args(Form))}, got {form!r}")
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise ValueError(f"chunk must be a whole number >= 1, got {chunk!r}")
+    if form == "parallel":
+        return jnp.einsum("bhij,bjhe->bihe", linear_weights(q, k, feature_map=feature_map), v)
+    # The recurrent form is the chunked one with a token a chunk.
+    size = 1 if form == "recurrent" else min(chunk, q.shape[1])
     scale = q.shape[-1] ** -0.5
-    size = {"parallel": q.shape[1], "chunked": min(chunk, q.shape[1]), "recurrent": 1}[form]
-    total, weight = _FORMS[form](phi(q * scale), phi(k * scale), v, size)
+    total, weight = _chunked(phi(q * scale), phi(k * scale), v, size)
     return total / _denominators(weight, feature_map)[..., None]
 
 
@@ -140,7 +143,7 @@ class LinearState(NamedTuple):
         return cls(jnp.zeros((batch, heads, size, size), v.dtype), jnp.zeros((batch, heads, size), v.dtype))
 
 
-# Each form gives the numerator of every token and its denominator, from features of queries and keys.
+# The numerator of every token and its denominator, from features of queries and keys.
 _Sums = tuple[Heads, Float[Array, "batch tokens heads"]]
 
 
@@ -148,17 +151,12 @@ def _scores(q: Heads, k: Heads) -> Weights:
     return jnp.tril(jnp.einsum("bihd,bjhd->bhij", q, k))
 
 
-def _parallel(q: Heads, k: Heads, v: Heads, _size: int) -> _Sums:
-    scores = _scores(q, k)
-    return jnp.einsum("bhij,bjhe->bihe", scores, v), jnp.moveaxis(scores.sum(-1), 1, 2)
-
-
 def _step(state: LinearState, qkv: tuple[Heads, Heads, Heads]) -> tuple[LinearState, _Sums]:
     """The sums of one chunk, and the state after it."""
     q, k, v = qkv
-    total, weight = _parallel(q, k, v, q.shape[1])
-    total = total + jnp.einsum("bihd,bhde->bihe", q, state.total)
-    weight = weight + jnp.einsum("bihd,bhd->bih", q, state.weight)
+    scores = _scores(q, k)
+    total = jnp.einsum("bhij,bjhe->bihe", scores, v) + jnp.einsum("bihd,bhde->bihe", q, state.total)
+    weight = jnp.moveaxis(scores.sum(-1), 1, 2) + jnp.einsum("bihd,bhd->bih", q, state.weight)
     after = LinearState(state.total + jnp.einsum("bjhd,bjhe->bhde", k, v), state.weight + k.sum(1))
     return after, (total, weight)
 
@@ -198,14 +196,6 @@ def linear_attention_step(
         raise ValueError("feature_map must be relu2, elu1 or exp for single steps, got 'identity'")
     state, (total, weight) = _step(state, (phi(q * scale), phi(k * scale), v))
     return state, total / jnp.maximum(weight, _CLAMP)[..., None]
-
-
-# The recurrent form is the chunked one with a token a chunk.
-_FORMS: dict[Form, Callable[[Heads, Heads, Heads, int], _Sums]] = {
-    "parallel": _parallel,
-    "chunked": _chunked,
-    "recurrent": _chunked,
-}
 
 
 # What a decoder's `mixers` may name. To add one, register it: a function of queries, keys and values, as those above.

@@ -359,7 +359,7 @@ def shape(spec: RunSpec) -> str | None:
     Runs of one shape may differ in seed, data stream, learning rate, initial scale and the numbers of the noise law.
     """
     training = spec.train.resolved(spec.model.kind)
-    if training.optimizer == "levenberg-marquardt":
+    if training.has_chain:
         return None
     law = parse_noise(spec.task.noise)
     mapping = spec.model_dump(mode="json")
@@ -391,10 +391,15 @@ def _seconds(group: Group) -> float:
         spec, training = run.spec, run.spec.train.resolved(run.spec.model.kind)
         assert training.steps is not None
         size = (spec.task.dim + 1) ** 3 / 11**3
-        if training.optimizer == "levenberg-marquardt":
-            total += sum((3 + 1.2 * depth) * (0.5 + size / 2) for depth in range(1, spec.model.layers + 1))
-        else:
-            total += training.steps * training.batch * (15e-6 + 1.5e-6 * spec.model.layers) * size
+        depths = range(
+            1 if training.warm and training.has_chain else spec.model.layers, spec.model.layers + 1
+        )
+        if training.has_chain:
+            total += sum((3 + 1.2 * depth) * (0.5 + size / 2) for depth in depths)
+        if training.optimizer != "levenberg-marquardt":
+            total += sum(
+                training.steps * training.batch * (15e-6 + 1.5e-6 * depth) * size for depth in depths
+            )
     return total
 
 

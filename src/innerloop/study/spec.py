@@ -118,6 +118,12 @@ class RunSpec(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _only_full_starts_from_diag(self):
+        if self.train.start == "diag" and self.model.kind != "full":
+            raise ValueError(f"train.start must be random for kind {self.model.kind}, got 'diag'")
+        return self
+
     def name(self) -> str:
         """A folder name that a person can read: kind, depth, heads, noise and seed."""
         law = parse_noise(self.task.noise)

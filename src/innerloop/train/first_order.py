@@ -142,7 +142,7 @@ def advance_together(
         first._transformation(),
         first.objective,
         first.batch,
-        first.temper,
+        _ceiling(first),
         first.guard,
         first.devices,
     )
@@ -206,7 +206,7 @@ def _interval(
     transformation: optax.GradientTransformation,
     objective: Objective,
     batch: int,
-    temper: float | None,
+    ceiling: Float[AnyArray, ""] | None,
     guard: float,
     devices: int,
 ):
@@ -219,7 +219,6 @@ def _interval(
     carried, static = jax.tree.structure(parts[0]), parts[1]
     together: _Member = jax.tree.map(lambda *each: jnp.stack(each), *members)
     dtype = together.learning_rate.dtype
-    ceiling = None if temper is None else temper * _null_loss(task)
 
     def run(member: _Member):
         own_task = task.with_numbers(member.law)
@@ -300,14 +299,18 @@ def _shared(part: Callable, model, key, devices: int):
     return run(arrays, jax.random.split(key, devices))
 
 
-def _null_loss(task: LinearRegression) -> float:
-    """The loss of predicting zero, `1/2 E <w, x>^2`."""
-    return task.signal_variance / 2
+def _ceiling(trainer: FirstOrder) -> np.ndarray | None:
+    """The loss of a sequence above which it is tempered: a multiple of that of predicting zero, `1/2 E <w, x>^2`."""
+    null = trainer.task.signal_variance / 2
+    if trainer.temper is None or null == 0:
+        return None
+    dtype = jax.tree.leaves(_arrays(trainer.model))[0].dtype
+    return np.asarray(trainer.temper * null, dtype)
 
 
-def _tempered(losses: Float[Array, "batch"], ceiling: float | None) -> Float[Array, "batch"]:
+def _tempered(losses: Float[Array, "batch"], ceiling: Float[AnyArray, ""] | None) -> Float[Array, "batch"]:
     """The losses, those above the ceiling growing only by their logarithm."""
-    if ceiling is None or ceiling == 0:
+    if ceiling is None:
         return losses
     above = losses > ceiling
     return jnp.where(above, ceiling * (1 + jnp.log(jnp.where(above, losses / ceiling, 1))), losses)

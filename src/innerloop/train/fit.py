@@ -18,6 +18,7 @@ from innerloop.tasks import LinearRegression
 from innerloop.train import loop
 from innerloop.train.checkpoint import Checkpoints
 from innerloop.train.first_order import FirstOrder
+from innerloop.train.from_diag import FromDiag
 from innerloop.train.objectives import Examples, draw_many
 from innerloop.train.second_order import pool_losses
 from innerloop.train.settings import Training
@@ -168,8 +169,8 @@ def _fit(fitting: Fitting, exact: dict, rows: list[dict], training: Training, se
 
 
 def _shape(fitting: Fitting, training: Training) -> tuple:
-    """What runs that train together must have in common; nothing has this in common with a second-order run."""
-    if training.optimizer == "levenberg-marquardt":
+    """What runs that train together must have in common; a run with a second-order part has it with no other."""
+    if training.has_chain:
         return (id(fitting),)
     law = fitting.task.noise
     dim, context, _, *roots = fitting.task.identity
@@ -183,19 +184,9 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
     """The trainer that resolved options ask for."""
     assert training.optimizer is not None and training.steps is not None  # resolved
     if training.optimizer == "levenberg-marquardt":
-        return WarmChain(
-            model,
-            task,
-            objective=training.objective,
-            seed=training.seed,
-            warm=training.warm,
-            starts=training.starts,
-            sample=training.sample,
-            pool=3 * training.sample,
-            steps=training.steps,
-        )
+        return _chain(model, task, training, steps=training.steps)
     assert training.learning_rate is not None
-    return FirstOrder(
+    gradients = FirstOrder(
         model,
         task,
         objective=training.objective,
@@ -207,6 +198,33 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
         temper=training.temper,
         guard=training.guard,
         devices=_available(training.devices),
+    )
+    if training.start == "random":
+        return gradients
+    if model.kind != "full":
+        raise ValueError(f"start must be random for kind {model.kind}, got 'diag'")
+    diag = LinearTransformer.diag(
+        model.dim,
+        model.layers,
+        model.heads,
+        key=jax.random.key(training.seed),
+        context=model.context,
+        label_scale=model.label_scale,
+    )
+    return FromDiag(_chain(diag, task, training), gradients)
+
+
+def _chain(model: LinearTransformer, task: LinearRegression, training: Training, **options) -> WarmChain:
+    return WarmChain(
+        model,
+        task,
+        objective=training.objective,
+        seed=training.seed,
+        warm=training.warm,
+        starts=training.starts,
+        sample=training.sample,
+        pool=3 * training.sample,
+        **options,
     )
 
 

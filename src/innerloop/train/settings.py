@@ -39,6 +39,11 @@ class Training(BaseModel):
     warm: bool = Field(
         default=True, description="levenberg-marquardt: reach the depth through all shallower ones"
     )
+    start: Literal["random", "diag"] = Field(
+        default="random",
+        description="adam, muon: from random values; or, for full, from diag of every depth up to the model's, solved by "
+        "levenberg-marquardt, each going on for this many steps and the better of both being kept",
+    )
     starts: int = Field(
         default=4,
         ge=1,
@@ -63,7 +68,8 @@ class Training(BaseModel):
         default=1, ge=1, strict=True, description="adam, muon: devices of this host that share each batch"
     )
     precision: Literal["float32", "float64"] | None = Field(
-        default=None, description="float32 or float64; by default float64 for levenberg-marquardt only"
+        default=None,
+        description="float32 or float64; by default float64 for levenberg-marquardt, also where it only gives the start",
     )
 
     @model_validator(mode="after")
@@ -75,21 +81,32 @@ class Training(BaseModel):
         return self
 
     @model_validator(mode="after")
+    def _only_gradients_start_from_diag(self):
+        if self.start == "diag" and self.optimizer == "levenberg-marquardt":
+            raise ValueError("start must be random for levenberg-marquardt, got 'diag'")
+        return self
+
+    @model_validator(mode="after")
     def _second_order_has_no_learning_rate(self):
         if self.optimizer == "levenberg-marquardt" and self.learning_rate is not None:
             raise ValueError("learning_rate is for adam and muon; levenberg-marquardt chooses its own steps")
         return self
 
+    @property
+    def has_chain(self) -> bool:
+        """Whether levenberg-marquardt solves it, or what it starts from; of resolved options."""
+        return self.optimizer == "levenberg-marquardt" or self.start == "diag"
+
     def resolved(self, kind: str) -> "Training":
         """The same with every default that depends on the model's kind or the optimiser filled in."""
         optimizer = self.optimizer or ("muon" if kind == "full" else "levenberg-marquardt")
-        second_order = optimizer == "levenberg-marquardt"
+        in_double = optimizer == "levenberg-marquardt" or self.start == "diag"
         return self.model_copy(
             update={
                 "optimizer": optimizer,
                 "steps": self.steps or _STEPS[optimizer],
                 "learning_rate": self.learning_rate or _LEARNING_RATE.get(optimizer),
                 "data_seed": self.seed if self.data_seed is None else self.data_seed,
-                "precision": self.precision or ("float64" if second_order else "float32"),
+                "precision": self.precision or ("float64" if in_double else "float32"),
             }
         )

@@ -31,6 +31,7 @@ Data = Literal["fresh", "pool"]
 # Streams of a seed, and, under seed 0, of what is judged on.
 _INIT, _DATA, _VALIDATION, _TEST = 0, 1, 2, 3
 _BLOCK = 1024
+_WATCHED = 2  # the sets of every evaluation: validation and test
 _CLIP = 1.0
 _ADAM_SHARE = 0.1  # of Muon's learning rate: for what it leaves to Adam, all that is not a layer's matrix
 
@@ -129,7 +130,7 @@ class Contestants:
 
     Attributes:
         losses: a row for each learning_rate, seed, step, sequences_seen, set, position (from 0), with the loss: on
-            "validation" at every evaluation, on "test" and every shift of `shifts` too.
+            "validation" and "test" at every evaluation, and after the last step on every shift of `shifts` too.
         models: the trained models, with a leading axis of runs: every seed of the first learning rate, then of the next.
         parameters: how many numbers one model learns.
     """
@@ -209,15 +210,17 @@ def _train_together(
     """Losses and trained models of some learning rates and seeds."""
     keys = jax.vmap(jax.random.key)(jnp.asarray([seed for _, seed in members]))
     peaks = jnp.asarray([rate for rate, _ in members], float)
-    names, judged_on = ["validation", *shifts], _judged_on(setting.judged)
+    sets = ["validation", *shifts], _judged_on(setting.judged)
+    watched = sets[0][:_WATCHED], jax.tree.map(lambda leaf: leaf[:_WATCHED], sets[1])
     training = Arrays.of(pool().split()[0]) if arm.data == "pool" else None
     start, run, judge = _programs(arm, setting)
     models, states = start(keys)
-    tables = [_table(arm, setting, members, 0, names, judge(models, judged_on))]
+    tables = [_table(arm, setting, members, 0, watched[0], judge(models, watched[1]))]
     for first in range(0, setting.steps, setting.every):
         steps = jnp.arange(first, min(first + setting.every, setting.steps))
         models, states = run(models, states, keys, peaks, steps, training)
         step = int(steps[-1]) + 1
+        names, judged_on = sets if step == setting.steps else watched
         tables.append(_table(arm, setting, members, step, names, judge(models, judged_on)))
         if progress is not None:
             progress(step)

@@ -203,8 +203,7 @@ def _study(budget: Budget) -> StudySpec:
 def depths(spec: RunSpec) -> range:
     """The depths of the models that a run ends with."""
     training, deepest = spec.train.resolved(spec.model.kind), spec.model.layers
-    chain = training.optimizer == "levenberg-marquardt" and training.warm
-    return range(1 if chain else deepest, deepest + 1)
+    return range(1 if training.has_chain and training.warm else deepest, deepest + 1)
 
 
 def entries(runs: Iterable[PlannedRun]) -> dict[Entry, str]:
