@@ -397,9 +397,9 @@ def _seconds(group: Group) -> float:
         if training.has_chain:
             total += sum((3 + 1.2 * depth) * (0.5 + size / 2) for depth in depths)
         if training.optimizer != "levenberg-marquardt":
-            total += sum(
-                training.steps * training.batch * (15e-6 + 1.5e-6 * depth) * size for depth in depths
-            )
+            layer = 6.6e-6 if spec.model.kind == "full" else 1.5e-6
+            updates = training.steps * training.batch * (2 if training.precision == "float64" else 1)
+            total += sum(updates * (12e-6 + layer * depth) * size for depth in depths)
     return total
 
 
