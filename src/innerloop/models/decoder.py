@@ -293,7 +293,8 @@ class CausalDecoder(eqx.Module):
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=2)
 
     def _activate(self, x: Float[Array, "*batch inner"]) -> Float[Array, "*batch inner"]:
-        return jax.nn.gelu(x, approximate=self.activation == "gelu_tanh")
+        # For the gradient x alone is kept: memory, and its page faults, cost more than to compute this again.
+        return jax.checkpoint(partial(jax.nn.gelu, approximate=self.activation == "gelu_tanh"))(x)
 
 
 def shares(mixer: Mixer) -> Iterator[tuple[Kind, slice]]:
