@@ -294,7 +294,7 @@ class CausalDecoder(eqx.Module):
 
     def _activate(self, x: Float[Array, "*batch inner"]) -> Float[Array, "*batch inner"]:
         # For the gradient x alone is kept: memory, and its page faults, cost more than to compute this again.
-        return jax.checkpoint(partial(jax.nn.gelu, approximate=self.activation == "gelu_tanh"))(x)
+        return jax.checkpoint(jax.nn.gelu if self.activation == "gelu_tanh" else _gelu)(x)
 
 
 def shares(mixer: Mixer) -> Iterator[tuple[Kind, slice]]:
@@ -316,6 +316,11 @@ def check_ours(model: CausalDecoder, what: str) -> None:
             raise ValueError(
                 f"{what} need softmax or linear attention in every layer, got the mixer {kind!r}"
             )
+
+
+def _gelu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
+    """`x Phi(x)` by erf, as PyTorch has it; `jax.nn.gelu(x, approximate=False)` takes erfc, and three times as long."""
+    return x / 2 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
 @jax.custom_vjp
