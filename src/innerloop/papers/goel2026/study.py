@@ -120,7 +120,7 @@ BUDGETS = {
         descents=(1, 4),
         seconds=(("published", 20.0), ("matched", 30.0)),
     ),
-    # A step of three layers takes a core about 24 ms, one of six twice that: four runs an arm. 80 000 sequences are enough
+    # A step of three layers takes a core about 24 ms, one of six twice that: four runs an arm. 72 000 sequences are enough
     # for every arm to leave the plateau on which each first stays, at a loss of one, and for none to be done.
     "quick": Budget(
         depths=(1, 3),
@@ -130,7 +130,7 @@ BUDGETS = {
         every=25,
         seeds=3,
         setting=Setting(
-            steps=2500,
+            steps=2250,
             batch=32,
             every=250,
             judged=1024,
