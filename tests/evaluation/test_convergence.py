@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from innerloop.evaluation.convergence import ratio_of_means, samples_to
+from innerloop.evaluation.convergence import ratio_of_means, samples_to, sequences_until
 
 SEEN = np.array([0, 100, 200, 300, 400])
 
@@ -26,6 +26,22 @@ def test_runs_are_judged_one_by_one_and_one_that_never_fell_has_none():
     found = samples_to(SEEN, losses)
     assert found.shape == (1, 3)
     np.testing.assert_array_equal(found[0], [100, 400, np.nan])
+
+
+def test_a_level_is_reached_on_the_line_between_evaluations():
+    losses = np.array(
+        [
+            [1.0, 0.75, 0.5, 0.25, 0.0],  # at 0.6 after 160
+            [1.0, 0.6, 0.5, 0.7, 0.4],  # at an evaluation; what comes after does not count
+            [0.5, 0.7, 0.4, 0.3, 0.2],  # from the first on
+            [1.0, 0.9, 0.8, 0.7, 0.61],  # never
+            [1.0, 1.0, 1.0, 1.0, 0.6],  # at the last
+        ]
+    )
+    np.testing.assert_allclose(sequences_until(SEEN, losses, 0.6), [160, 100, 0, np.nan, 400])
+    assert sequences_until(SEEN, losses[0], 0.6) == pytest.approx(160)
+    with pytest.raises(ValueError, match="must increase"):
+        sequences_until(SEEN[::-1], losses, 0.6)
 
 
 @pytest.mark.parametrize(

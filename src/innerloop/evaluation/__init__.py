@@ -1,7 +1,7 @@
 """How well a predictor does."""
 
 from innerloop.evaluation.compare import baseline_predictors, compare_runs, judge_baselines
-from innerloop.evaluation.convergence import samples_to
+from innerloop.evaluation.convergence import samples_to, sequences_until
 from innerloop.evaluation.losses import Estimate, Evaluation, bayes_floor, evaluate, evaluate_many
 from innerloop.evaluation.profiles import loss_by_sigma, losses_by_sigma
 from innerloop.evaluation.sampling import sampled_errors
@@ -19,4 +19,5 @@ __all__ = [
     "losses_by_sigma",
     "sampled_errors",
     "samples_to",
+    "sequences_until",
 ]

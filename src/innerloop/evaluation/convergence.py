@@ -23,6 +23,43 @@ def samples_to(
         ValueError: the shapes do not fit together, `sequences_seen` does not increase, a loss is not finite, or the
             fraction is out of range.
     """
+    seen, losses = _checked(sequences_seen, losses)
+    if not 0 < fraction <= 1:
+        raise ValueError(f"fraction must be more than 0 and at most 1, got {fraction!r}")
+    first, best = losses[..., :1], losses.min(-1, keepdims=True)
+    # In this order the best value itself passes at fraction 1, whatever is rounded.
+    covered = losses - best <= (1 - fraction) * (first - best)
+    return np.where((best < first)[..., 0], seen[covered.argmax(-1)], np.nan)
+
+
+def sequences_until(
+    sequences_seen: Shaped[np.ndarray, "evaluations"],
+    losses: Shaped[np.ndarray, "*runs evaluations"],
+    level: float,
+) -> Float[np.ndarray, "*runs"]:
+    """The sequences seen when a loss first falls to `level`, between two evaluations on the line through both.
+
+    Args:
+        sequences_seen, losses: as for `samples_to`.
+        level: in the unit of the losses.
+
+    Returns:
+        One number a run, `(...)`; NaN for a loss that stays above.
+
+    Raises:
+        ValueError: as for `samples_to`.
+    """
+    seen, losses = _checked(sequences_seen, losses)
+    reached = losses <= level
+    here = reached.argmax(-1)
+    before = np.maximum(here - 1, 0)
+    high, low = (np.take_along_axis(losses, at[..., None], -1)[..., 0] for at in (before, here))
+    share = (high - level) / np.where(high > low, high - low, 1)
+    found = np.where(here > 0, seen[before] + share * (seen[here] - seen[before]), seen[0])
+    return np.where(reached.any(-1), found, np.nan)
+
+
+def _checked(sequences_seen, losses) -> tuple[np.ndarray, np.ndarray]:
     seen, losses = np.asarray(sequences_seen, np.float64), np.asarray(losses, np.float64)
     if seen.ndim != 1 or not len(seen) or losses.shape[-1:] != seen.shape:
         raise ValueError(
@@ -33,12 +70,7 @@ def samples_to(
         raise ValueError("sequences_seen must increase from one evaluation to the next")
     if not np.isfinite(losses).all():
         raise ValueError("losses must be finite, got NaN or infinity")
-    if not 0 < fraction <= 1:
-        raise ValueError(f"fraction must be more than 0 and at most 1, got {fraction!r}")
-    first, best = losses[..., :1], losses.min(-1, keepdims=True)
-    # In this order the best value itself passes at fraction 1, whatever is rounded.
-    covered = losses - best <= (1 - fraction) * (first - best)
-    return np.where((best < first)[..., 0], seen[covered.argmax(-1)], np.nan)
+    return seen, losses
 
 
 def ratio_of_means(

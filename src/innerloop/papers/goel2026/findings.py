@@ -5,13 +5,14 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from innerloop.evaluation.convergence import ratio_of_means, samples_to
+from innerloop.evaluation.convergence import ratio_of_means, samples_to, sequences_until
 from innerloop.papers.findings import Finding, answered, finding
 from innerloop.papers.goel2026.data import POINTS
 from innerloop.papers.goel2026.published import published
 
 _FRACTION = 0.9  # of the way from the first loss to the best, which is what the paper counts samples to
 _PLAIN = ("softmax", "linear")
+_LEARNED = 0.9  # of the loss of predicting zero: what ends above it is still on its first plateau
 
 
 def findings(as_published: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
@@ -20,6 +21,7 @@ def findings(as_published: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
     tables = [
         _speed_as_published(as_published),
         _speed_on_equal_terms(matched),
+        _speed_to_the_same(matched),
         _better_on_equal_terms(matched),
         _hybrids(matched),
         _optimizers(matched),
@@ -30,15 +32,19 @@ def findings(as_published: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
 def _speed_as_published(frame: pl.DataFrame) -> pl.DataFrame:
     rows = []
     for (layers,), own in _last(frame.filter(set="isotropic")).group_by("layers", maintain_order=True):
+        if not learned(own):
+            note = "the better of the two, still on the plateau at the loss of predicting zero: no ratio"
+            rows.append(finding(f"{depth(layers)}: loss at the end", float(_least_end(own)), note=note))
+            continue
         needed = {name: sequences_needed(own.filter(architecture=name)) for name in ("quadratic", "linear")}
         if all(len(each) for each in needed.values()):
-            rows.append(_ratio(depth(layers), needed["quadratic"], needed["linear"]))
+            rows += _findings([_ratio(depth(layers), needed["quadratic"], needed["linear"])])
     answer = (
         f"Training sequences of softmax over those of linear attention to {_FRACTION:.0%} of the way; published: "
         f"{published()['published']['convergence_speed_ratio']}. Learning rate, batch and final LayerNorm differ between "
         "the two, as in the public code, so this is no statement about attention."
     )
-    return answered("Does linear attention converge faster, as published?", answer, _findings(rows))
+    return answered("Does linear attention converge faster, as published?", answer, rows)
 
 
 def _speed_on_equal_terms(frame: pl.DataFrame) -> pl.DataFrame:
@@ -50,10 +56,29 @@ def _speed_on_equal_terms(frame: pl.DataFrame) -> pl.DataFrame:
         rows.append(_ratio(name, softmax, linear))
     answer = (
         "The same ratio with one stream of sequences, batch, number of samples and final LayerNorm for both, each at the "
-        "learning rate that was best for it on a validation stream. Above 1 linear attention is faster."
+        "learning rate that was best for it on a validation stream. Above 1 linear attention is faster. The way is each "
+        "one's own, to its own end: of two that are still falling, each is said to arrive at the end."
         + _counted(rows)
     )
     return answered("Does linear attention converge faster on equal terms?", answer, _findings(rows))
+
+
+def _speed_to_the_same(frame: pl.DataFrame) -> pl.DataFrame:
+    """Sequences to the least loss that every seed of both reaches."""
+    rows = []
+    for name, arms in _comparable(frame):
+        curves = [_curves(_last(arms.filter(set="test", mixers=mixers))) for mixers in _PLAIN]
+        level = max(losses[:, -1].max() for _, losses in curves)
+        if level < _LEARNED:
+            rows.append(
+                _ratio(name, *(sequences_until(*curve, level) for curve in curves), f"to {level:.3g}")
+            )
+    answer = (
+        "Training sequences of softmax over those of linear attention until the test loss is as low as the highest at "
+        f"which a seed of either ends, where that is below {_LEARNED}. Above 1 linear attention is there sooner."
+        + _counted(rows)
+    )
+    return answered("Which attention is sooner at the loss that both reach?", answer, _findings(rows))
 
 
 def _better_on_equal_terms(frame: pl.DataFrame) -> pl.DataFrame:
@@ -124,11 +149,24 @@ def _last(frame: pl.DataFrame) -> pl.DataFrame:
 
 def sequences_needed(frame: pl.DataFrame) -> np.ndarray:
     """Training sequences until the loss has covered `_FRACTION` of its way, a number a seed; none for no rows."""
-    if frame.is_empty():
-        return np.empty(0)
+    return np.empty(0) if frame.is_empty() else samples_to(*_curves(frame), _FRACTION)
+
+
+def _curves(frame: pl.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """The sequences seen at every evaluation, and the losses there, a row a seed."""
     curve = frame.pivot(on="seed", index="sequences_seen", values="loss").sort("sequences_seen")
-    losses = curve.drop("sequences_seen").to_numpy().T
-    return samples_to(curve["sequences_seen"].to_numpy(), losses, _FRACTION)
+    return curve["sequences_seen"].to_numpy(), curve.drop("sequences_seen").to_numpy().T
+
+
+def learned(frame: pl.DataFrame) -> bool:
+    """Whether some program of the paper's grid ends below the plateau, from losses at the last point."""
+    return _least_end(frame) < _LEARNED
+
+
+def _least_end(frame: pl.DataFrame) -> float:
+    """The least of the programs' mean losses at their ends."""
+    last = frame.filter(pl.col("step") == pl.col("step").max().over("architecture", "layers"))
+    return last.group_by("architecture", "layers").agg(pl.col("loss").cast(pl.Float64).mean())["loss"].min()  # pyright: ignore[reportReturnType]
 
 
 def _ends(frame: pl.DataFrame) -> np.ndarray:
@@ -147,10 +185,10 @@ class _Ratio(NamedTuple):
     note: str
 
 
-def _ratio(what: str, over: np.ndarray, under: np.ndarray) -> _Ratio:
+def _ratio(what: str, over: np.ndarray, under: np.ndarray, more: str = "") -> _Ratio:
     ratio, low, high = ratio_of_means(over, under)
     interval = f"95 % bootstrap interval over {len(over)} seeds {low:.3g} to {high:.3g}"
-    note = f"{interval}; {over.mean():.4g} over {under.mean():.4g}"
+    note = f"{interval}; {over.mean():.4g} over {under.mean():.4g}{more and ', '}{more}"
     return _Ratio(what, ratio, low, high, note)
 
 

@@ -13,7 +13,7 @@ from innerloop.evaluation.convergence import ratio_of_means
 from innerloop.files import write_atomically
 from innerloop.papers.findings import grids
 from innerloop.papers.goel2026.data import DIM, POINTS
-from innerloop.papers.goel2026.findings import depth, findings, sequences_needed
+from innerloop.papers.goel2026.findings import depth, findings, learned, sequences_needed
 from innerloop.papers.goel2026.inside import LEAST_SQUARES
 from innerloop.papers.goel2026.published import published
 from innerloop.probe.linear_probes import LABEL
@@ -103,6 +103,8 @@ def _curves(frame: pl.DataFrame, published_sizes: bool) -> Drawn:
         "The paper's training: learning rate, batch, number of steps and final LayerNorm differ between the two, so the "
         "curves do not say which attention is better on equal terms."
     )
+    if not learned(_last_point(frame).filter(set="isotropic")):
+        caption += " So few of the published steps end on the plateau at the loss of predicting zero."
     return Drawn(
         _final(frame, published_sizes), "Loss at the last of 10 points, over seeds.", (figure, caption)
     )
@@ -132,15 +134,29 @@ def _final(frame: pl.DataFrame, published_sizes: bool) -> pl.DataFrame:
     return table.with_columns(published=pl.Series(values, dtype=pl.Float64))
 
 
+_SPEED = {
+    "layers": pl.Int64,
+    "softmax": pl.Float64,
+    "linear": pl.Float64,
+    "softmax_by_seed": pl.String,
+    "linear_by_seed": pl.String,
+    "ratio": pl.Float64,
+    "95_%_from": pl.Float64,
+    "95_%_to": pl.Float64,
+}
+
+
 def _speed(frame: pl.DataFrame, published_sizes: bool) -> Drawn:
     rows = []
     for (layers,), same in _last_point(frame).group_by("layers", maintain_order=True):
+        same = same.filter(set="isotropic")
         found = {}
-        for (architecture,), own in same.filter(set="isotropic").group_by(
-            "architecture", maintain_order=True
-        ):
+        for (architecture,), own in same.group_by("architecture", maintain_order=True):
             found[architecture] = sequences_needed(own)
         if set(found) != {"quadratic", "linear"}:
+            continue
+        if not learned(same):
+            rows.append({"layers": layers})
             continue
         ratio, low, high = ratio_of_means(found["quadratic"], found["linear"])
         rows.append(
@@ -159,7 +175,9 @@ def _speed(frame: pl.DataFrame, published_sizes: bool) -> Drawn:
         "Training sequences until the test loss has covered 90 % of its way from its first value to its best; the ratio's "
         f"interval is a bootstrap over seeds. Published: a ratio of {published()['published']['convergence_speed_ratio']}."
     )
-    return Drawn(pl.DataFrame(rows).sort("layers"), caption)
+    if any(len(row) == 1 for row in rows):
+        caption += " Where there are no numbers, neither has left the plateau at the loss of predicting zero."
+    return Drawn(pl.DataFrame(rows, schema=_SPEED).sort("layers"), caption)
 
 
 def _listed(values: np.ndarray) -> str:
@@ -326,6 +344,7 @@ def _probes(frame: pl.DataFrame, _: bool) -> Drawn:
     figure = figures.distances_after_layer(
         drawn.sort("examples", maintain_order=True).drop("examples"),
         distance="1 \N{MINUS SIGN} R² of a linear probe",
+        columns=min(4, best["method"].n_unique()),
     )
     caption = (
         "How far each layer, at the token of x after so many examples, is from the predictions of gradient descent with a "
