@@ -136,10 +136,6 @@ def test_the_help_lists_every_command():
             "nowhere is not a run: there is no such folder",
         ),
         (["export", "nowhere", "--to", "model.txt"], "a file that ends in .py or .onnx, got model.txt"),
-        (
-            ["explore", "nowhere"],
-            "nowhere is not a run: there is no such folder",
-        ),
         (["explore", "nowhere", "--port", "70000"], "--port"),
         (["export", "nowhere"], "Missing option '--to'"),
     ],

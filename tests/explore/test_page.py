@@ -18,6 +18,7 @@ import pytest
 from explored import run
 from innerloop.explore import Explorer
 from innerloop.explore.asked import LossesAsked
+from shell import innerloop
 
 pytest.importorskip("starlette", reason="could not import 'starlette': it is of the extra explore")
 pytest.importorskip("uvicorn", reason="could not import 'uvicorn': it is of the extra explore")
@@ -48,6 +49,14 @@ class Served:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+
+
+def test_a_folder_that_is_no_run_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = innerloop("explore", "nowhere")
+    assert (said.code, said.out) == (2, "")
+    assert "nowhere is not a run: there is no such folder" in said.err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")

@@ -98,12 +98,12 @@ def explore(
     from innerloop import display
     from innerloop.study import load_run
 
-    runs = [load_run(folder) for folder in (run, other) if folder is not None]
     try:
         import innerloop.explore.server as server
         from innerloop.explore import Explorer
     except ModuleNotFoundError:
         raise ValueError('innerloop explore needs more packages: pip install "innerloop[explore]"') from None
+    runs = [load_run(folder) for folder in (run, other) if folder is not None]
     console = display.console()
     with server.listen(host, port) as listening, contextlib.suppress(KeyboardInterrupt):
         url = server.address(listening)

@@ -47,6 +47,7 @@ _TRAIN = {
     "temper": pl.Float64,
     "guard": pl.Float64,
     "warm": pl.Boolean,
+    "start": pl.String,
     "starts": pl.Int64,
     "sample": pl.Int64,
     "seed": pl.Int64,
