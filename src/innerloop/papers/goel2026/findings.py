@@ -70,9 +70,8 @@ def _speed_to_the_same(frame: pl.DataFrame) -> pl.DataFrame:
         curves = [_curves(_last(arms.filter(set="test", mixers=mixers))) for mixers in _PLAIN]
         level = max(losses[:, -1].max() for _, losses in curves)
         if level < _LEARNED:
-            rows.append(
-                _ratio(name, *(sequences_until(*curve, level) for curve in curves), f"to {level:.3g}")
-            )
+            softmax, linear = (sequences_until(*curve, level) for curve in curves)
+            rows.append(_ratio(name, softmax, linear, f"to {level:.3g}"))
     answer = (
         "Training sequences of softmax over those of linear attention until the test loss is as low as the highest at "
         f"which a seed of either ends, where that is below {_LEARNED}. Above 1 linear attention is there sooner."
