@@ -120,6 +120,8 @@ def test_fit_and_spec_refuse_other_kinds():
     diag = LinearTransformer.diag(3, 1, key=jax.random.key(0), **SCALES)
     with pytest.raises(ValueError, match="start must be random for kind diag, got 'diag'"):
         il.fit(diag, TASK, optimizer="adam", start="diag")
+    with pytest.raises(ValueError, match="start must be random for kind diag, got 'diag'"):
+        il.fit(diag, TASK, start="diag")  # whose optimiser would be levenberg-marquardt
     with pytest.raises(ValueError, match="start must be random for levenberg-marquardt, got 'diag'"):
         il.fit(diag, TASK, optimizer="levenberg-marquardt", start="diag")
     with pytest.raises(SpecError, match=r"train\.start must be random for kind gd\+\+, got 'diag'"):

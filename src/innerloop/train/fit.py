@@ -183,6 +183,8 @@ def _shape(fitting: Fitting, training: Training) -> tuple:
 def make_trainer(model: LinearTransformer, task: LinearRegression, training: Training) -> loop.Trainer:
     """The trainer that resolved options ask for."""
     assert training.optimizer is not None and training.steps is not None  # resolved
+    if training.start == "diag" and model.kind != "full":
+        raise ValueError(f"start must be random for kind {model.kind}, got 'diag'")
     if training.optimizer == "levenberg-marquardt":
         return _chain(model, task, training, steps=training.steps)
     assert training.learning_rate is not None
@@ -201,8 +203,6 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
     )
     if training.start == "random":
         return gradients
-    if model.kind != "full":
-        raise ValueError(f"start must be random for kind {model.kind}, got 'diag'")
     diag = LinearTransformer.diag(
         model.dim,
         model.layers,

@@ -100,13 +100,12 @@ class Training(BaseModel):
     def resolved(self, kind: str) -> "Training":
         """The same with every default that depends on the model's kind or the optimiser filled in."""
         optimizer = self.optimizer or ("muon" if kind == "full" else "levenberg-marquardt")
-        in_double = optimizer == "levenberg-marquardt" or self.start == "diag"
-        return self.model_copy(
+        chosen = self.model_copy(update={"optimizer": optimizer})
+        return chosen.model_copy(
             update={
-                "optimizer": optimizer,
                 "steps": self.steps or _STEPS[optimizer],
                 "learning_rate": self.learning_rate or _LEARNING_RATE.get(optimizer),
                 "data_seed": self.seed if self.data_seed is None else self.data_seed,
-                "precision": self.precision or ("float64" if in_double else "float32"),
+                "precision": self.precision or ("float64" if chosen.has_chain else "float32"),
             }
         )
