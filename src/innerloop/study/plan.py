@@ -391,15 +391,12 @@ def _seconds(group: Group) -> float:
         spec, training = run.spec, run.spec.train.resolved(run.spec.model.kind)
         assert training.steps is not None
         size = (spec.task.dim + 1) ** 3 / 11**3
-        depths = range(
-            1 if training.warm and training.has_chain else spec.model.layers, spec.model.layers + 1
-        )
         if training.has_chain:
-            total += sum((3 + 1.2 * depth) * (0.5 + size / 2) for depth in depths)
+            total += sum((3 + 1.2 * depth) * (0.5 + size / 2) for depth in spec.depths())
         if training.optimizer != "levenberg-marquardt":
             layer = 6.6e-6 if spec.model.kind == "full" else 1.5e-6
             updates = training.steps * training.batch * (2 if training.precision == "float64" else 1)
-            total += sum(updates * (12e-6 + layer * depth) * size for depth in depths)
+            total += sum(updates * (12e-6 + layer * depth) * size for depth in spec.depths())
     return total
 
 

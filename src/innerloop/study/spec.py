@@ -124,6 +124,11 @@ class RunSpec(_Section):
             raise ValueError(f"train.start must be random for kind {self.model.kind}, got 'diag'")
         return self
 
+    def depths(self) -> range:
+        """The depths of the models that the run ends with: a warm chain keeps every one on its way."""
+        training, deepest = self.train.resolved(self.model.kind), self.model.layers
+        return range(1 if training.has_chain and training.warm else deepest, deepest + 1)
+
     def name(self) -> str:
         """A folder name that a person can read: kind, depth, heads, noise and seed."""
         law = parse_noise(self.task.noise)

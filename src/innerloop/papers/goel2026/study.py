@@ -121,7 +121,7 @@ BUDGETS = {
         seconds=(("published", 20.0), ("matched", 30.0)),
     ),
     # A step of three layers takes a core about 24 ms, one of six twice that: four runs an arm. 72 000 sequences are enough
-    # for every arm that Muon trains to leave the plateau on which each first stays, at a loss of one; no arm is done by then.
+    # for every arm that Muon trains to leave the plateau on which each first stays, at a loss of one; none is done.
     "quick": Budget(
         depths=(1, 3),
         width=64,

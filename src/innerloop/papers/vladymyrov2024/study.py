@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from innerloop.papers.options import budget_of
 from innerloop.papers.vladymyrov2024.printed import CONTEXT, DIM
 from innerloop.probe.constructions import CONDITIONS, CONTEXTS
-from innerloop.study import Plan, RunSpec, StudySpec, make_plan
+from innerloop.study import Plan, StudySpec, make_plan
 from innerloop.study.plan import PlannedRun
 
 DEPTHS = range(1, 8)  # of Table 1
@@ -207,18 +207,12 @@ def _study(budget: Budget) -> StudySpec:
     )
 
 
-def depths(spec: RunSpec) -> range:
-    """The depths of the models that a run ends with."""
-    training, deepest = spec.train.resolved(spec.model.kind), spec.model.layers
-    return range(1 if training.has_chain and training.warm else deepest, deepest + 1)
-
-
 def entries(runs: Iterable[PlannedRun]) -> dict[Entry, str]:
     """Every model that the runs yield, and the run's name; where several yield it, the one that passes it last."""
     found: dict[Entry, str] = {}
     for run in sorted(runs, key=lambda run: run.spec.model.layers):
         spec = run.spec
-        for layers in depths(spec):
+        for layers in spec.depths():
             method = METHODS[spec.model.kind, spec.model.heads]
             found.setdefault(Entry(spec.task.noise, method, layers, spec.train.seed), run.name)
     return found
