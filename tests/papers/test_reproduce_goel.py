@@ -319,7 +319,16 @@ def test_a_folder_with_losses_alone_lacks_what_is_inside_only(tmp_path):
     )
 
 
-def test_the_learning_rate_is_chosen_with_one_seed_and_kept_for_the_others(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "device, trained, looked_at, loss",
+    [
+        ("cpu", [((0.001, 0.01), (42,)), ((0.01,), (100, 7))], 1, 0.5),
+        ("gpu", [((0.001, 0.01), (42, 100, 7))], 3, 0.505),
+    ],
+)
+def test_the_learning_rate_is_chosen_with_one_seed_where_runs_take_turns_and_with_all_where_they_run_together(
+    device, trained, looked_at, loss, tmp_path, monkeypatch
+):
     asked = []
 
     def pretended(arm, setting, *, rates, seeds):
@@ -328,7 +337,7 @@ def test_the_learning_rate_is_chosen_with_one_seed_and_kept_for_the_others(tmp_p
             row for row in arm_rows(arm, 0.5, 0.5) if row["learning_rate"] in rates and row["seed"] in seeds
         ]
         losses = pl.DataFrame(rows).drop("chosen", "parameters")
-        return SimpleNamespace(losses=losses, models=np.arange(len(rates)), parameters=10)
+        return SimpleNamespace(losses=losses, models=np.arange(len(rates) * len(seeds)), parameters=10)
 
     def looked_into(model, arm, budget, seed):
         asked.append((int(model), seed))
@@ -338,13 +347,14 @@ def test_the_learning_rate_is_chosen_with_one_seed_and_kept_for_the_others(tmp_p
     monkeypatch.setattr(measured, "train_arm", pretended)
     monkeypatch.setattr(measured, "_inside", looked_into)
     monkeypatch.setattr(Setting, "grid", lambda self, optimizer: rates)
+    monkeypatch.setattr("jax.default_backend", lambda: device)
     measured.carry_out(job, "quick", tmp_path)
-    assert asked == [(rates, (42,)), ((0.01,), (100, 7)), (1, 42)]
+    assert asked == [*trained, (looked_at, 42)]
     frames = {kind: pl.read_parquet(tmp_path / file) for kind, file in job.files.items()}
     assert set(frames["matched"].filter("chosen")["learning_rate"]) == {0.01}
     assert frames["probes"].rows() == [
-        (*{**vars(job.what), "layers": 3}.values(), 0.5, 1.0)
-    ]  # with the first seed's validation loss
+        (*{**vars(job.what), "layers": 3}.values(), pytest.approx(loss), 1.0)
+    ]  # with the mean validation loss of the seeds that chose
 
 
 @pytest.fixture(scope="module")

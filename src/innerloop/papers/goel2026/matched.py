@@ -19,6 +19,7 @@ import optax
 import polars as pl
 from jaxtyping import Array, Float, Int, Key
 
+from innerloop import lanes
 from innerloop.models.decoder import CausalDecoder
 from innerloop.models.mixers import FeatureMap
 from innerloop.papers.goel2026.data import DIM, POINTS, VARIANCES, pool
@@ -396,7 +397,7 @@ def _judged(models: CausalDecoder, sets: _Judged) -> Float[Array, "sets runs poi
 
         return jax.lax.map(block, judged).mean(0)
 
-    return jax.lax.map(lambda judged: jax.lax.map(partial(by, judged), models), sets)
+    return jax.lax.map(lambda judged: lanes.each(partial(by, judged), models), sets)
 
 
 def _table(

@@ -6,6 +6,7 @@ A job is done when the files that are asked for are there, so that what was kill
 from dataclasses import asdict
 from pathlib import Path
 
+import jax
 import polars as pl
 
 from innerloop.files import write_atomically
@@ -50,23 +51,25 @@ def _as_published(program: Program, budget: Budget, seeds: list[int]) -> pl.Data
 
 
 def _on_equal_terms(arm: Arm, budget: Budget, seeds: list[int]) -> dict[str, pl.DataFrame]:
-    """The grid of learning rates with the first seed, then the others with the one that is chosen: `chosen` marks it.
+    """The grid of learning rates, every seed at its best, which `chosen` marks, and what one model of that does inside.
 
-    What the model of that rate and the first seed does inside is measured too.
+    On a CPU, where each run takes its own time, the grid is trained with the first seed only, and the other seeds at the
+    rate that is chosen. On an accelerator all is one batch of one compiled program, and all seeds choose.
     """
     rates = budget.setting.grid(arm.optimizer)
-    first = train_arm(arm, budget.setting, rates=rates, seeds=seeds[:1])
-    best = choose(first.losses)
-    losses = [first.losses]
-    if others := seeds[1:]:
+    together = seeds if jax.default_backend() != "cpu" else seeds[:1]
+    grid = train_arm(arm, budget.setting, rates=rates, seeds=together)
+    best = choose(grid.losses)
+    losses = [grid.losses]
+    if others := seeds[len(together) :]:
         losses.append(train_arm(arm, budget.setting, rates=[best], seeds=others).losses)
     matched = pl.concat(losses).with_columns(
-        chosen=pl.col("learning_rate") == best, parameters=pl.lit(first.parameters)
+        chosen=pl.col("learning_rate") == best, parameters=pl.lit(grid.parameters)
     )
-    model = one_of(first.models, rates.index(best))
+    model = one_of(grid.models, rates.index(best) * len(together))
     about = asdict(arm) | {
         "layers": budget.setting.depth(arm),
-        "validation_loss": last_validation(first.losses)[best],
+        "validation_loss": last_validation(grid.losses)[best],
     }
     columns = [pl.lit(value).alias(name) for name, value in about.items()]
     inside = _inside(model, arm, budget, seeds[0])
