@@ -196,6 +196,31 @@ def test_findings_compare_what_differs_in_attention_alone():
         "3 layers, softmax": pytest.approx(2.0),
         "3 layers, linear": pytest.approx(1.25),
     }
+    # Of the paper's frame, whose seeds differ otherwise, three layers; 100 steps of 16 sequences against 1000 of 64.
+    seeds = np.mean([1 + seed / 1000 for seed in SEEDS]) / 1.01
+    assert measured["How much does better training gain over the published?"] == {
+        "3 layers, softmax, Muon": pytest.approx(seeds * 0.5**5 / 0.1),
+        "3 layers, linear, Muon": pytest.approx(seeds * 0.5**10 / 0.4),
+    }
+    gained = groups["How much does better training gain over the published?"]["note"][0]
+    assert gained.endswith("with 0.025 times the sequences")
+    rates = groups["Which learning rates were chosen?"]
+    assert len(rates) == 8 and set(rates["measured"]) == {0.01}
+    assert set(rates["note"]) == {"the greatest of 0.001, 0.01"}
+
+
+def test_loss_against_depth_shows_what_has_several_depths_and_tabulates_all():
+    more = pl.DataFrame(arm_rows(Arm("softmax", "muon", layers=6), 0.02, 0.02))
+    drawn = outputs._depth(as_published(), pl.concat([on_equal_terms(), more]), True)
+    rows = {(row["panel"], row["method"], row["layers"]): row for row in drawn.table.to_dicts()}
+    assert len(rows) == len(drawn.table) == 4 + 5
+    assert rows["on equal terms, Muon", "softmax", 6]["value"] == pytest.approx(0.02 * 1.01, rel=1e-6)
+    assert rows["on equal terms, Adam", "softmax", 3]["value"] == pytest.approx(0.2 * 1.01, rel=1e-6)
+    assert rows["as published", "softmax", 3]["published"] == 0.0894
+    assert rows["as published", "linear", 3]["published"] is None
+    assert drawn.picture is not None
+    titles = [axes.get_title(loc="left") for axes in drawn.picture[0].axes]
+    assert titles == ["as published", "on equal terms, Muon"]
 
 
 def inside(arm: Arm, validation: float, **columns) -> pl.DataFrame:

@@ -28,6 +28,7 @@ OUTPUTS = {
         "curves",
         "speed",
         "matched",
+        "depth",
         "shifts",
         "positions",
         "attention",

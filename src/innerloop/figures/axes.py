@@ -231,7 +231,9 @@ def log_ticks(axis: Axis, low: float, high: float, *, small: bool = False) -> No
     """0.04, 0.05, 0.1 instead of powers, as long as they are short; between decades too, if these are few."""
     decades = np.log10(high / low)
     all_digits = tuple(range(1, 10))
-    crowd = decades * (1.5 if small else 1)  # as if there were more of them
+    plain = low >= 1e-4 and high <= 1e5
+    # As if there were more of them, where there is less room or labels are long.
+    crowd = decades * (1.5 if small else 1) * (1.5 if high > 1e4 or not plain else 1)
     if decades < 0.5:
         axis.set_major_locator(MaxNLocator(3 if small else 6, steps=[1, 2, 2.5, 5, 10]))
         axis.set_minor_locator(NullLocator())
@@ -242,7 +244,7 @@ def log_ticks(axis: Axis, low: float, high: float, *, small: bool = False) -> No
     else:
         axis.set_major_locator(LogLocator(numticks=5 if small else 9))
         axis.set_minor_locator(LogLocator(subs=all_digits if crowd < 7 else (1,), numticks=99))
-    axis.set_major_formatter(FuncFormatter(_plain if low >= 1e-4 and high <= 1e5 else power))
+    axis.set_major_formatter(FuncFormatter(_plain if plain else power))
     axis.set_minor_formatter(NullFormatter())
 
 

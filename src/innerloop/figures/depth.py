@@ -73,8 +73,8 @@ def loss_against_depth(
 
 
 @rc_context(rc)
-def losses_against_depth(frame: Table, *, columns: int = 4, title: str = "") -> Figure:
-    """Adjusted loss against the number of layers, a panel a problem: the paper's Figure 1 with the Bayes floor.
+def losses_against_depth(frame: Table, *, loss: str = LOSS, columns: int = 4, title: str = "") -> Figure:
+    """Loss against the number of layers, a panel a problem: the paper's Figure 1 with the Bayes floor.
 
     Ours solid, published dashed and hollow, as in `loss_against_depth`; predictors without layers and the
     floor are horizontal lines. All axes are logarithmic if the values of one panel span more than a decade;
@@ -84,6 +84,7 @@ def losses_against_depth(frame: Table, *, columns: int = 4, title: str = "") -> 
     Args:
         frame: columns problem, method, layers, value, standard_error and published, as
             `innerloop.figures.results.checked_results` describes them; one row of each problem is its floor.
+        loss: what `value` is, on the vertical axis.
         columns: panels in a row.
         title: above all panels.
 
@@ -106,13 +107,14 @@ def losses_against_depth(frame: Table, *, columns: int = 4, title: str = "") -> 
         spans_more_than_a_decade([*_of(both, problem)["value"], floor]) for problem, floor in levels.items()
     )
     problems = deep["problem"].unique(maintain_order=True).to_list()
-    figure, panels = grid(problems, columns=columns, title=title, x=LAYERS, y=LOSS)
+    figure, panels = grid(problems, columns=columns, title=title, x=LAYERS, y=loss)
     for problem, axes in panels.items():
         rows = dict(_of(flat, problem).select("method", "value").iter_rows())
         _draw_panel(axes, _of(both, problem), found, rows, levels[problem], log=log, small=True)
         layer_axis(axes, both["layers"], small=True)
     handles = [legend_line(found[name]) for name in methods]
-    last = [level_line(look) for look in [*(found[name] for name in baselines), FLOOR]]
+    seen = [FLOOR] if not log or any(levels.values()) else []  # zero is said in words on a logarithmic axis
+    last = [level_line(look) for look in [*(found[name] for name in baselines), *seen]]
     return finish(figure, panels, handles, [*_source_lines(both["source"]), *last])
 
 

@@ -17,7 +17,7 @@ _LEARNED = 0.9  # of the loss of predicting zero: what ends above it is still on
 
 def findings(as_published: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
     """All questions, from the frames of the jobs of both kinds."""
-    matched = matched.filter("chosen")
+    grids, matched = matched, matched.filter("chosen")
     tables = [
         _speed_as_published(as_published),
         _speed_on_equal_terms(matched),
@@ -25,6 +25,8 @@ def findings(as_published: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
         _better_on_equal_terms(matched),
         _hybrids(matched),
         _optimizers(matched),
+        _over_as_published(as_published, matched),
+        _rates(grids),
     ]
     return pl.concat([table for table in tables if len(table)])
 
@@ -120,6 +122,56 @@ def _optimizers(frame: pl.DataFrame) -> pl.DataFrame:
         "Test loss with Adam over that with Muon, each at its own best learning rate. Above 1 Muon is better."
     )
     return answered("Does Muon help a decoder?", answer + _counted(rows), _findings(rows))
+
+
+def _over_as_published(as_published: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
+    """What the paper's training ends at over what the best training on equal terms does, for each depth and attention."""
+    rows = []
+    theirs = _last(as_published.filter(set="isotropic"))
+    for architecture, mixers in zip(("quadratic", "linear"), _PLAIN, strict=True):
+        for (layers,), curves in theirs.filter(architecture=architecture).group_by(
+            "layers", maintain_order=True
+        ):
+            own = _plain(matched).filter(mixers=mixers, layers=layers)
+            if own.is_empty() or not learned(curves):
+                continue
+            ends = {
+                str(name): _ends(arms) for (name,), arms in own.group_by("optimizer", maintain_order=True)
+            }
+            best = min(ends, key=lambda name: ends[name].mean())
+            seen = own["sequences_seen"].max() / curves["sequences_seen"].max()  # pyright: ignore
+            what = f"{depth(layers)}, {mixers}, {_title(best)}"
+            before = _curves(curves)[1][:, -1].astype(float)
+            rows.append(_ratio(what, before, ends[best], f"with {seen:.2g} times the sequences"))
+    answer = (
+        "Test loss after the paper's training over that on equal terms with the optimiser that is better there, at one "
+        "depth. Above 1 training on equal terms is better. It differs in more than the optimiser: in sequences (always "
+        "fresh), batch, schedule and final LayerNorm."
+    ) + _counted(rows)
+    return answered("How much does better training gain over the published?", answer, _findings(rows))
+
+
+def _rates(frame: pl.DataFrame) -> pl.DataFrame:
+    """The learning rate that each arm chose, and where in its grid that is."""
+    rows = []
+    arms = ["layers", "optimizer", "mixers", "feature_map", "data", "final_layer_norm"]
+    for (layers, optimizer, mixers, feature_map, data, norm), own in frame.group_by(
+        arms, maintain_order=True
+    ):
+        rates = sorted(own["learning_rate"].unique())
+        best = float(own.filter("chosen")["learning_rate"][0])
+        what = [depth(layers), _title(optimizer), mixers]
+        what += [feature_map] * (feature_map != "relu2") + ["pool"] * (data == "pool")
+        what += ["no final LayerNorm"] * (not norm)
+        place = "" if rates[0] < best < rates[-1] else f"the {'least' if best == rates[0] else 'greatest'} "
+        note = f"{place}of {', '.join(f'{rate:g}' for rate in rates)}"
+        rows.append(finding(", ".join(map(str, what)), best, note=note))
+    edges = sum(row["note"].startswith("the ") for row in rows)
+    answer = (
+        f"The rate with the least validation loss; of {len(rows)} arms {edges} chose an end of their grid, beyond which a "
+        "better one may lie."
+    )
+    return answered("Which learning rates were chosen?", answer, rows)
 
 
 def _comparable(frame: pl.DataFrame) -> list[tuple[str, pl.DataFrame]]:
