@@ -1,5 +1,7 @@
 """Makes docs/results/PAPER-BUDGET.parquet and its page of a folder that `innerloop reproduce` has filled. Trains nothing.
 
+Where not all is trained yet the page says what is missing.
+
 innerloop reproduce vladymyrov2024 --budget quick --out runs/paper
 python benchmarks/reproduced.py vladymyrov2024 --out runs/paper
 """
@@ -11,10 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
+from matplotlib.figure import Figure
 from results import RESULTS, page, row
 
 from innerloop.papers.findings import SCHEMA
 from innerloop.papers.goel2026 import findings as goel2026
+from innerloop.papers.goel2026.outputs import OUTPUTS
+from innerloop.papers.goel2026.reproduce import missing
 from innerloop.papers.goel2026.study import BUDGETS as GOEL2026
 from innerloop.papers.goel2026.study import jobs
 from innerloop.papers.sessions import sessions
@@ -25,10 +30,12 @@ from innerloop.papers.vladymyrov2024.study import entries, plan_of
 
 
 class Reproduced(NamedTuple):
-    """What a folder holds: the name of its budget, and what it says."""
+    """What a folder holds: its budget's name, what it says, rows on what of the budget it lacks, pictures for the docs."""
 
     budget: str
     findings: pl.DataFrame
+    lacks: tuple[dict, ...] = ()
+    pictures: tuple[tuple[str, Figure], ...] = ()
 
 
 class Paper(NamedTuple):
@@ -53,17 +60,23 @@ def _vladymyrov2024(folder: Path) -> Reproduced:
 
 def _goel2026(folder: Path) -> Reproduced:
     budget = json.loads((folder / "budget.json").read_text())
-    frames = [
-        pl.concat(
-            [
-                pl.read_parquet(folder / "measured" / job.files[kind])
-                for job in jobs(GOEL2026[budget])
-                if kind in job.files
-            ]
+    all_jobs = jobs(GOEL2026[budget])
+    done = [job for job in all_jobs if not missing([job], ["findings"], folder / "measured")]
+    frames = {
+        kind: pl.concat(
+            [pl.read_parquet(folder / "measured" / job.files[kind]) for job in done if kind in job.files]
         )
         for kind in ("published", "matched")
-    ]
-    return Reproduced(budget, goel2026.findings(*frames))
+    }
+    left = [job.name for job in all_jobs if job not in done]
+    note = f"not trained: {', '.join(left)}"
+    what = "programs and arms that were trained"
+    lacks = (row("What does it take?", what, str(len(all_jobs)), len(done), note=note),) if left else ()
+    pictures = []
+    for name in ("matched", "depth") if budget == "full" else ():
+        drawn = OUTPUTS[name].draw(*(frames[kind] for kind in OUTPUTS[name].kinds), True)
+        pictures.append((name, drawn.picture[0]))
+    return Reproduced(budget, goel2026.findings(*frames.values()), lacks, tuple(pictures))
 
 
 PAPERS = {
@@ -85,32 +98,39 @@ PAPERS = {
 def store(name: str, folder: Path) -> None:
     """The page of what the folder says."""
     paper = PAPERS[name]
-    budget, found = paper.read(folder)
+    budget, found, lacks, pictures = paper.read(folder)
     ran = sessions(folder)
-    last = ran.row(-1, named=True)
     stamp = {
         "page": f"{paper.title}: budget {budget}",
         "command": f"innerloop reproduce {name} --budget {budget}` and `python benchmarks/reproduced.py {name}",
         "seed": paper.seed,
-        "git_revision": last["git_revision"],
-        "machine": f"{last['platform']}, {last['backend']}, {last['device']}",
-        "jax": last["jax"],
+        "git_revision": _distinct(ran["git_revision"]),
+        "machine": _distinct(
+            ran.select(pl.format("{}, {}, {}", "platform", "backend", "device")).to_series()
+        ),
+        "jax": _distinct(ran["jax"]),
         "wall_seconds": float(ran["seconds"].sum()),
     }
-    frame = pl.concat([found, _cost(paper.bars[budget], ran)]).with_columns(
+    frame = pl.concat([found, _cost(paper.bars[budget], ran, lacks)]).with_columns(
         **{key: pl.lit(value) for key, value in stamp.items()}
     )
     frame.write_parquet(RESULTS / f"{name}-{budget}.parquet", compression_level=19)
     (RESULTS / f"{name}-{budget}.md").write_text(page(frame))
+    for output, figure in pictures:
+        figure.savefig(RESULTS.parent / "figures" / f"{name}_{budget}_{output}.png", dpi=200)
 
 
-def _cost(bar: str, ran: pl.DataFrame) -> pl.DataFrame:
-    wall, cpu = (float(ran[name].sum()) / 60 for name in ("seconds", "cpu_seconds"))
+def _distinct(values: pl.Series) -> str:
+    return "; ".join(values.unique(maintain_order=True))
+
+
+def _cost(bar: str, ran: pl.DataFrame, lacks: tuple[dict, ...]) -> pl.DataFrame:
     note = f"{len(ran)} session{'s' * (len(ran) > 1)}, {ran['workers'].max()} processes"
-    rows = [
-        row("What does it take?", "wall minutes", bar, wall, note=note),
-        row("What does it take?", "CPU minutes", "", cpu, note="training, measuring and drawing"),
-    ]
+    rows = [row("What does it take?", "wall minutes", bar, float(ran["seconds"].sum()) / 60, note=note)]
+    if not ran["cpu_seconds"].null_count():
+        cpu, note = float(ran["cpu_seconds"].sum()) / 60, "training, measuring and drawing"
+        rows.append(row("What does it take?", "CPU minutes", "", cpu, note=note))
+    rows += lacks
     answer = "All sessions of the command together."
     return pl.DataFrame([entry | {"answer": answer} for entry in rows], schema=SCHEMA, orient="row")
 

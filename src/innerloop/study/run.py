@@ -28,6 +28,7 @@ import numpy as np
 import polars as pl
 import yaml
 
+import innerloop
 from innerloop.files import remove_leftovers, write_atomically
 from innerloop.models import LinearTransformer
 from innerloop.study.errors import SpecError
@@ -366,13 +367,14 @@ class _Metrics:
 
 def environment() -> dict[str, str]:
     """What a run depended on besides its spec."""
-    names = ("innerloop", "jax", "jaxlib", "equinox", "optax", "numpy")
+    names = ("jax", "jaxlib", "equinox", "optax", "numpy")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "git_revision": git_revision(),
+        "innerloop": innerloop.__version__,  # known without an installation, too
         **{name: version(name) for name in names},
     }
 
