@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from multiprocessing import connection, parent_process
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from innerloop.signals import asked_to_stop
@@ -51,19 +52,30 @@ def processes(workers: int) -> Iterator[Pool]:
 
 
 @contextmanager
-def compiling_in_haste(hasty: bool) -> Iterator[None]:
-    """If `hasty`, processes that are started in the body do not optimise what they compile, unless XLA_FLAGS is set.
+def compiling(*, hasty: bool) -> Iterator[None]:
+    """Processes that are started in the body share what one of them has compiled, in a folder that goes with it.
 
-    For programs that run for a moment, whose compilation is most of the time.
+    Each process of a reproduction, those that train and those that measure, would compile the same programs again.
+
+    Args:
+        hasty: they do not optimise programs either, for those that run for a moment.
+
+    What the environment says already (JAX_COMPILATION_CACHE_DIR, XLA_FLAGS) is left as it is.
     """
-    chosen = hasty and "XLA_FLAGS" not in os.environ
-    if chosen:
-        os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-    try:
-        yield
-    finally:
-        if chosen:
-            del os.environ["XLA_FLAGS"]
+    with TemporaryDirectory(prefix="innerloop-programs-", ignore_cleanup_errors=True) as programs:
+        settings = {
+            "JAX_COMPILATION_CACHE_DIR": programs,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        }
+        if hasty:
+            settings["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+        chosen = {name: value for name, value in settings.items() if name not in os.environ}
+        os.environ.update(chosen)
+        try:
+            yield
+        finally:
+            for name in chosen:
+                del os.environ[name]
 
 
 def _begin() -> None:

@@ -19,7 +19,7 @@ from innerloop.papers.goel2026.measured import carry_out
 from innerloop.papers.goel2026.outputs import OUTPUTS, make
 from innerloop.papers.goel2026.study import BUDGETS, Job, jobs
 from innerloop.papers.options import budget_of, outputs_of
-from innerloop.papers.processes import Pool, compiling_in_haste, processes
+from innerloop.papers.processes import Pool, compiling, processes
 from innerloop.papers.sessions import session
 from innerloop.report import write_document
 from innerloop.study import SpecError, environment
@@ -58,7 +58,7 @@ def reproduce(
     stages = {"train": train, "draw": _DRAWING * len(wanted) / workers}
     with (
         session(out, outputs=wanted, workers=workers),
-        compiling_in_haste(budget == "smoke"),
+        compiling(hasty=budget == "smoke"),
         display.stages(console, stages) as progress,
         processes(workers) as pool,
     ):

@@ -15,7 +15,7 @@ from rich.console import Console
 from innerloop import display
 from innerloop.files import remove_leftovers
 from innerloop.papers.options import budget_of, outputs_of
-from innerloop.papers.processes import Pool, compiling_in_haste, processes
+from innerloop.papers.processes import Pool, compiling, processes
 from innerloop.papers.sessions import session
 from innerloop.papers.vladymyrov2024.findings import results
 from innerloop.papers.vladymyrov2024.measured import Part, measure, parts_of, read
@@ -66,7 +66,7 @@ def reproduce(
         highlight=False,
         soft_wrap=True,
     )
-    with session(out, outputs=wanted, workers=workers), compiling_in_haste(budget == "smoke"):
+    with session(out, outputs=wanted, workers=workers), compiling(hasty=budget == "smoke"):
         with display.study(console, plan.name) as report:
             failed = run_study(kept, out, engine, resume=resume, report=report)
         if failed:
