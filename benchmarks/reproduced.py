@@ -8,8 +8,9 @@ python benchmarks/reproduced.py vladymyrov2024 --out runs/paper
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import polars as pl
@@ -28,14 +29,16 @@ from innerloop.papers.vladymyrov2024.measured import parts_of, read
 from innerloop.papers.vladymyrov2024.study import BUDGETS as VLADYMYROV2024
 from innerloop.papers.vladymyrov2024.study import entries, plan_of
 
+_COST = "What does it take?"
+
 
 class Reproduced(NamedTuple):
     """What a folder holds: its budget's name, what it says, rows on what of the budget it lacks, pictures for the docs."""
 
     budget: str
     findings: pl.DataFrame
-    lacks: tuple[dict, ...] = ()
-    pictures: tuple[tuple[str, Figure], ...] = ()
+    lacks: Sequence[dict] = ()
+    pictures: Mapping[str, Figure] = MappingProxyType({})
 
 
 class Paper(NamedTuple):
@@ -59,24 +62,38 @@ def _vladymyrov2024(folder: Path) -> Reproduced:
 
 
 def _goel2026(folder: Path) -> Reproduced:
-    budget = json.loads((folder / "budget.json").read_text())
-    all_jobs = jobs(GOEL2026[budget])
-    done = [job for job in all_jobs if not missing([job], ["findings"], folder / "measured")]
+    name = json.loads((folder / "budget.json").read_text())["name"]
+    budget, measured = GOEL2026[name], folder / "measured"
+    programs, arms = ([job for job in jobs(budget) if job.kind == kind] for kind in ("published", "matched"))
+    done = [job for job in arms if not missing([job], ["matched"], measured)]
+    if not done:
+        raise SystemExit(f"{measured} has no arm on equal terms; innerloop reproduce goel2026 trains them")
+    lacks = []
+    if left := [job.name.removeprefix("matched-") for job in arms if job not in done]:
+        note = f"not trained: {', '.join(left)}"
+        lacks.append(row(_COST, "arms on equal terms", str(len(arms)), len(done), note=note))
+    if not missing(programs, ["curves"], measured):
+        published = pl.concat([pl.read_parquet(measured / job.files["published"]) for job in programs])
+    elif budget.share == 1:  # the same grid, which is measured by a benchmark of its own
+        published = pl.read_parquet(RESULTS / "goel2026-curves.parquet")
+        published = published.with_columns(parameters=pl.lit(None, pl.Int64))
+        note = "trained by benchmarks/goel2026.py: its own page says when, where and in which precision"
+        lacks.append(row(_COST, "programs of the paper's grid", str(len(programs)), len(programs), note=note))
+    else:
+        raise SystemExit(f"{measured} lacks programs of the paper's grid; go on by --resume")
     frames = {
-        kind: pl.concat(
-            [pl.read_parquet(folder / "measured" / job.files[kind]) for job in done if kind in job.files]
-        )
-        for kind in ("published", "matched")
+        "published": published,
+        "matched": pl.concat([pl.read_parquet(measured / job.files["matched"]) for job in done]),
     }
-    left = [job.name for job in all_jobs if job not in done]
-    note = f"not trained: {', '.join(left)}"
-    what = "programs and arms that were trained"
-    lacks = (row("What does it take?", what, str(len(all_jobs)), len(done), note=note),) if left else ()
-    pictures = []
-    for name in ("matched", "depth") if budget == "full" else ():
-        drawn = OUTPUTS[name].draw(*(frames[kind] for kind in OUTPUTS[name].kinds), True)
-        pictures.append((name, drawn.picture[0]))
-    return Reproduced(budget, goel2026.findings(*frames.values()), lacks, tuple(pictures))
+    pictures = {}
+    for output in ("matched", "depth"):
+        drawn = OUTPUTS[output].draw(*(frames[kind] for kind in OUTPUTS[output].kinds), budget.share == 1)
+        assert drawn.picture is not None
+        pictures[output] = drawn.picture[0]
+    found = goel2026.findings(*frames.values())
+    if missing(programs, ["curves"], measured):  # what that page says already
+        found = found.filter(pl.col("group") != goel2026.AS_PUBLISHED)
+    return Reproduced(name, found, lacks, pictures)
 
 
 PAPERS = {
@@ -116,7 +133,7 @@ def store(name: str, folder: Path) -> None:
     )
     frame.write_parquet(RESULTS / f"{name}-{budget}.parquet", compression_level=19)
     (RESULTS / f"{name}-{budget}.md").write_text(page(frame))
-    for output, figure in pictures:
+    for output, figure in pictures.items():
         figure.savefig(RESULTS.parent / "figures" / f"{name}_{budget}_{output}.png", dpi=200)
 
 
@@ -124,12 +141,14 @@ def _distinct(values: pl.Series) -> str:
     return "; ".join(values.unique(maintain_order=True))
 
 
-def _cost(bar: str, ran: pl.DataFrame, lacks: tuple[dict, ...]) -> pl.DataFrame:
+def _cost(bar: str, ran: pl.DataFrame, lacks: Sequence[dict]) -> pl.DataFrame:
     note = f"{len(ran)} session{'s' * (len(ran) > 1)}, {ran['workers'].max()} processes"
-    rows = [row("What does it take?", "wall minutes", bar, float(ran["seconds"].sum()) / 60, note=note)]
-    if not ran["cpu_seconds"].null_count():
+    rows = [row(_COST, "wall minutes", bar, float(ran["seconds"].sum()) / 60, note=note)]
+    if not ran[
+        "cpu_seconds"
+    ].null_count():  # else a line was written from the log of a session that could not
         cpu, note = float(ran["cpu_seconds"].sum()) / 60, "training, measuring and drawing"
-        rows.append(row("What does it take?", "CPU minutes", "", cpu, note=note))
+        rows.append(row(_COST, "CPU minutes", "", cpu, note=note))
     rows += lacks
     answer = "All sessions of the command together."
     return pl.DataFrame([entry | {"answer": answer} for entry in rows], schema=SCHEMA, orient="row")

@@ -518,6 +518,23 @@ def test_losses_while_training_are_medians_between_all_seeds():
     assert mark.get_markeredgecolor() == METHODS["linear"].colour
 
 
+@pytest.mark.parametrize("ends", [(800, 19_200), (8000, 72_000), (12_800, 256_000), (16_000, 960_000)])
+def test_sequences_in_three_panels_have_labels_that_do_not_overlap(ends):
+    rows = [
+        {"panel": panel, "method": "linear", "seed": 0, "sequences": sequences, "value": 1.0}
+        for panel in ("1 layer", "3 layers", "6 layers")
+        for sequences in ends
+    ]
+    figure = figures.losses_while_training(pl.DataFrame(rows), loss="loss")
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        low, high = axes.get_xlim()
+        ticks = zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        boxes = [label.get_window_extent() for tick, label in ticks if low <= tick <= high]
+        assert len(boxes) >= 2
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
+
+
 def test_losses_while_training_refuse_what_has_no_place():
     with pytest.raises(ValueError, match="'sequences' must be positive"):
         figures.losses_while_training(trained().with_columns(pl.col("sequences") - 64), loss="loss")

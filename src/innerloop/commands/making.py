@@ -68,7 +68,8 @@ def reproduce(
     engine: Engine = "local",
     address: Address = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of this machine; by default one a core. On a GPU: 1.")
+        int | None,
+        typer.Option(min=1, help="Processes of this machine; by default one a core. A GPU they share."),
     ] = None,
 ) -> None:
     """Train, measure and draw a paper's tables and figures, with the published numbers beside ours.

@@ -232,13 +232,14 @@ def log_ticks(axis: Axis, low: float, high: float, *, small: bool = False) -> No
     decades = np.log10(high / low)
     all_digits = tuple(range(1, 10))
     plain = low >= 1e-4 and high <= 1e5
-    # As if there were more of them, where there is less room or labels are long.
-    crowd = decades * (1.5 if small else 1) * (1.5 if high > 1e4 or not plain else 1)
+    crowd = decades * (1.5 if small else 1)  # as if there were more of them
+    long = not plain or high > 1e4  # labels, which take more room
     if decades < 0.5:
         axis.set_major_locator(MaxNLocator(3 if small else 6, steps=[1, 2, 2.5, 5, 10]))
         axis.set_minor_locator(NullLocator())
     elif crowd < 3.5:
-        digits = (1, 1.5, 2, 3, 4, 5, 6, 8) if crowd < 1 else (1, 2, 3, 5) if crowd < 2 else (1, 3)
+        few = (1, 2, 5) if long else (1, 1.5, 2, 3, 4, 5, 6, 8)
+        digits = few if crowd < 1 else (1, 2, 3, 5) if crowd < 2 and not long else (1, 3)
         axis.set_major_locator(LogLocator(subs=digits, numticks=99))
         axis.set_minor_locator(LogLocator(subs=all_digits, numticks=99))
     else:

@@ -63,10 +63,12 @@ def compiling(*, hasty: bool) -> Iterator[None]:
     What the environment says already (JAX_COMPILATION_CACHE_DIR, XLA_FLAGS) is left as it is.
     """
     with TemporaryDirectory(prefix="innerloop-programs-", ignore_cleanup_errors=True) as programs:
-        settings = {
-            "JAX_COMPILATION_CACHE_DIR": programs,
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
-        }
+        settings = {}
+        if (
+            "JAX_COMPILATION_CACHE_DIR" not in os.environ
+        ):  # a folder of the user's keeps what they say is worth keeping
+            settings["JAX_COMPILATION_CACHE_DIR"] = programs
+            settings["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
         if hasty:
             settings["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
         chosen = {name: value for name, value in settings.items() if name not in os.environ}
@@ -79,8 +81,10 @@ def compiling(*, hasty: bool) -> Iterator[None]:
 
 
 def _begin() -> None:
-    """What a process does first: one thread for XLA, and an end with its parent, however that ends."""
+    """What a process does first: one thread for XLA, no more of an accelerator's memory than it needs, since others share
+    it, and an end with its parent, however that ends."""
     one_thread_each()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     parent = parent_process()
     if parent is not None:
 

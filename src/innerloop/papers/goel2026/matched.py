@@ -2,8 +2,8 @@
 
 What is published differs between the two architectures in learning rate, batch, steps and final LayerNorm, and trains on a
 pool of 16 000 sequences. Here an `Arm` says what is compared and a `Setting` what all have in common; each arm's learning
-rate is chosen from the setting's grid by the loss on a validation stream (`choose`), and only then are the other seeds
-trained. Losses are squared errors divided by dim, so that predicting zero loses one.
+rate is chosen from the grid of the setting by the loss on a validation stream (`choose`). Losses are squared errors divided
+by dim, so that predicting zero loses one.
 """
 
 from collections.abc import Callable, Sequence

@@ -327,10 +327,13 @@ def _depth(as_published: pl.DataFrame, matched: pl.DataFrame, published_sizes: b
         columns=min(3, len(panels)),
     )
     caption = (
-        "As published, learning rate, batch, steps and data differ between the two; on equal terms nothing does but how "
-        "tokens are mixed; an optimiser with one depth is in the table only. Error bars: two standard errors over seeds. "
-        f"Without noise the Bayes-optimal loss after 9 examples in {DIM} dimensions is zero. {_HYBRIDS}"
+        "As published, learning rate, batch, number of steps, final LayerNorm, initial values and activation differ "
+        "between them; on equal terms only how tokens are mixed does, and with it the learning rate that is chosen. "
+        "Error bars: two standard errors over seeds. Without noise the Bayes-optimal loss after 9 examples in "
+        f"{DIM} dimensions is zero. {_HYBRIDS}"
     )
+    if len(shown) < len(whole):
+        caption += " An optimiser with one depth is in the table only."
     return Drawn(
         whole.sort("panel", "layers", "value", maintain_order=True), "As numbers.", (figure, caption)
     )

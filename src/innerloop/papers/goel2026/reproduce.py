@@ -1,5 +1,6 @@
 """`innerloop reproduce goel2026`: train what is asked for, draw it, and show it all on one page.
 
+budget.json       what is trained: a folder holds results of one budget and setting
 measured/         the losses of every program and arm, and what arms do inside, in Parquet
 curves.*, ..      the outputs, each file named after its output
 report.html       all of them
@@ -8,6 +9,7 @@ sessions.jsonl    how long the command took, each time
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
@@ -17,7 +19,7 @@ from innerloop import display
 from innerloop.files import remove_leftovers, write_atomically
 from innerloop.papers.goel2026.measured import carry_out
 from innerloop.papers.goel2026.outputs import OUTPUTS, make
-from innerloop.papers.goel2026.study import BUDGETS, Job, jobs
+from innerloop.papers.goel2026.study import BUDGETS, Budget, Job, jobs
 from innerloop.papers.options import budget_of, outputs_of
 from innerloop.papers.processes import Pool, compiling, processes
 from innerloop.papers.sessions import session
@@ -37,7 +39,7 @@ def reproduce(
     """Make the outputs named `only` (none: all) in the folder `out`.
 
     Args:
-        workers: processes that train and draw; one on a GPU, which they would share.
+        workers: processes that train and draw; a GPU they share, and only compile side by side.
 
     Raises:
         SpecError: a name is unknown; `out` holds results and `resume` is not set, or of another budget; or it cannot be
@@ -45,7 +47,7 @@ def reproduce(
         Preempted: the process was asked to stop; `resume` goes on with the jobs that are not done.
     """
     amount, wanted = budget_of(budget, BUDGETS), outputs_of(only, OUTPUTS)
-    measured = _prepared(out, budget, resume)
+    measured = _prepared(out, budget, amount, resume)
     left = missing(jobs(amount), wanted, measured)
     seconds = dict(amount.seconds)
     train = sum(seconds[job.kind] for job in left) / max(1, min(workers, len(left)))
@@ -73,24 +75,37 @@ def reproduce(
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
 
 
-def _prepared(out: Path, budget: str, resume: bool) -> Path:
-    """The folder of frames in `out`, which holds nothing yet or results of the same budget."""
-    about = out / "budget.json"
+def about_budget(name: str, amount: Budget) -> dict:
+    """What all results in a folder have in common, in the types of JSON."""
+    kept = {key: value for key, value in asdict(amount).items() if key not in ("arms", "seconds")}
+    return json.loads(json.dumps({"name": name, **kept}))
+
+
+def _prepared(out: Path, budget: str, amount: Budget, resume: bool) -> Path:
+    """The folder of frames in `out`, which holds nothing yet or results of the same budget and setting."""
+    about, ours = out / "budget.json", about_budget(budget, amount)
     try:
         if about.exists():
             if not resume:
                 raise SpecError(
                     f"{out} already holds results; go on with them by --resume, or choose another --out"
                 )
-            if (before := json.loads(about.read_text())) != budget:
-                raise SpecError(f"{out} holds results of --budget {before}; choose another --out")
+            if (before := _read_about(about)) != ours:
+                what = "with other settings, of another version" if before.get("name") == budget else ""
+                said = f"{before.get('name', 'unknown')} {what}".strip()
+                raise SpecError(f"{out} holds results of --budget {said}; choose another --out")
         measured = out / "measured"
         measured.mkdir(parents=True, exist_ok=True)
         remove_leftovers(measured)
-        write_atomically(about, lambda file: file.write(json.dumps(budget).encode()))
+        write_atomically(about, lambda file: file.write(json.dumps(ours, indent=1).encode()))
     except OSError as error:
         raise SpecError(f"cannot write to {out}: {error.strerror or error}") from None
     return measured
+
+
+def _read_about(path: Path) -> dict:
+    found = json.loads(path.read_text())
+    return found if isinstance(found, dict) else {"name": found}  # only the name, in earlier versions
 
 
 def missing(of: list[Job], outputs: list[str], measured: Path) -> list[Job]:
