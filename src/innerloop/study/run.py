@@ -374,7 +374,7 @@ def environment() -> dict[str, str]:
         "backend": jax.default_backend(),
         "device": jax.devices()[0].device_kind,
         "git_revision": git_revision(),
-        "innerloop": innerloop.__version__,  # known without an installation, too
+        "innerloop": str(innerloop.__version__),  # known without an installation, too
         **{name: version(name) for name in names},
     }
 
