@@ -283,6 +283,16 @@ class LinearTransformer(eqx.Module):
 
         return [inserted(idle) for idle in self._idle_layers()]
 
+    def without_layer(self, position: int) -> Self:
+        """The model of the other layers, one fewer.
+
+        Raises:
+            ValueError: there is no layer `position`, counted from 0, or no other.
+        """
+        if self.layers < 2 or not 0 <= position < self.layers:
+            raise ValueError(f"position must be a layer of several, 0 to {self.layers - 1}, got {position!r}")
+        return jax.tree.map(lambda leaf: jnp.delete(leaf, position, axis=0), self)
+
     def as_full(self) -> "Full":
         """The FULL model with the same predictions and scales, P and Q of one norm in every layer and head."""
         P, Q = self._internal_matrices()

@@ -359,7 +359,7 @@ def shape(spec: RunSpec) -> str | None:
     Runs of one shape may differ in seed, data stream, learning rate, initial scale and the numbers of the noise law.
     """
     training = spec.train.resolved(spec.model.kind)
-    if training.has_chain:
+    if training.trains_alone:
         return None
     law = parse_noise(spec.task.noise)
     mapping = spec.model_dump(mode="json")
@@ -396,7 +396,12 @@ def _seconds(group: Group) -> float:
         if training.optimizer != "levenberg-marquardt":
             layer = 6.6e-6 if spec.model.kind == "full" else 1.5e-6
             updates = training.steps * training.batch * (2 if training.precision == "float64" else 1)
-            total += sum(updates * (12e-6 + layer * depth) * size for depth in spec.depths())
+            trained = [*spec.depths()]
+            if training.start == "deeper":
+                trained += [
+                    depth + 1 for depth in trained
+                ] * 2  # its trials take as long as one training, about
+            total += sum(updates * (12e-6 + layer * depth) * size for depth in trained)
     return total
 
 

@@ -119,9 +119,11 @@ class RunSpec(_Section):
         return self
 
     @model_validator(mode="after")
-    def _only_full_starts_from_diag(self):
-        if self.train.start == "diag" and self.model.kind != "full":
-            raise ValueError(f"train.start must be random for kind {self.model.kind}, got 'diag'")
+    def _only_full_starts_from_others(self):
+        if self.train.start != "random" and self.model.kind != "full":
+            raise ValueError(
+                f"train.start must be random for kind {self.model.kind}, got {self.train.start!r}"
+            )
         return self
 
     def depths(self) -> range:

@@ -86,3 +86,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if sorted(arrays.keys() - {_NAMES}) != arrays.pop(_NAMES, np.array([])).tolist():
         raise DamagedFile("a member is missing")
     return arrays
+
+
+def part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    """Those whose names begin with `prefix`, by the rest of their names."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

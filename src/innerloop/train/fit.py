@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import equinox as eqx
 import jax
@@ -18,6 +18,7 @@ from innerloop.tasks import LinearRegression
 from innerloop.train import loop
 from innerloop.train.checkpoint import Checkpoints
 from innerloop.train.first_order import FirstOrder
+from innerloop.train.from_deeper import FromDeeper
 from innerloop.train.from_diag import FromDiag
 from innerloop.train.objectives import Examples, draw_many
 from innerloop.train.second_order import pool_losses
@@ -169,8 +170,8 @@ def _fit(fitting: Fitting, exact: dict, rows: list[dict], training: Training, se
 
 
 def _shape(fitting: Fitting, training: Training) -> tuple:
-    """What runs that train together must have in common; a run with a second-order part has it with no other."""
-    if training.has_chain:
+    """What runs that train together must have in common; a run in several parts has it with no other."""
+    if training.trains_alone:
         return (id(fitting),)
     law = fitting.task.noise
     dim, context, _, *roots = fitting.task.identity
@@ -183,8 +184,8 @@ def _shape(fitting: Fitting, training: Training) -> tuple:
 def make_trainer(model: LinearTransformer, task: LinearRegression, training: Training) -> loop.Trainer:
     """The trainer that resolved options ask for."""
     assert training.optimizer is not None and training.steps is not None  # resolved
-    if training.start == "diag" and model.kind != "full":
-        raise ValueError(f"start must be random for kind {model.kind}, got 'diag'")
+    if training.start != "random" and model.kind != "full":
+        raise ValueError(f"start must be random for kind {model.kind}, got {training.start!r}")
     if training.optimizer == "levenberg-marquardt":
         return _chain(model, task, training, steps=training.steps)
     assert training.learning_rate is not None
@@ -203,6 +204,18 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
     )
     if training.start == "random":
         return gradients
+    if training.start == "deeper":
+        deeper = LinearTransformer.full(
+            model.dim,
+            model.layers + 1,
+            model.heads,
+            key=jax.random.key(training.seed),
+            context=model.context,
+            label_scale=model.label_scale,
+        )
+        return FromDeeper(
+            replace(gradients, model=_cast(deeper, str(training.precision))), seed=training.seed
+        )
     diag = LinearTransformer.diag(
         model.dim,
         model.layers,

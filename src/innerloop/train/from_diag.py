@@ -12,6 +12,7 @@ import numpy as np
 
 from innerloop.models.linear import LinearTransformer
 from innerloop.train import second_order
+from innerloop.train.checkpoint import part
 from innerloop.train.first_order import FirstOrder, FirstOrderState
 from innerloop.train.objectives import draw_many
 from innerloop.train.warm_chain import ChainState, WarmChain
@@ -98,14 +99,14 @@ class FromDiag:
 
     def unpack(self, arrays: dict[str, np.ndarray]) -> FromDiagState:
         """The inverse of `pack`."""
-        chain = self.chain.unpack(_part(arrays, "chain_"))
-        flat = _part(arrays, "kept_")
+        chain = self.chain.unpack(part(arrays, "chain_"))
+        flat = part(arrays, "kept_")
         kept = tuple(
             second_order.unflat(model.as_full(), flat[str(index)])
             for index, model in enumerate(chain.solved[: len(flat)])
         )
         state = FromDiagState(chain, kept)
-        if begun := _part(arrays, "onwards_"):
+        if begun := part(arrays, "onwards_"):
             state = replace(state, onwards=self._trainer(state).unpack(begun))
         return state
 
@@ -118,7 +119,3 @@ class FromDiag:
         fresh = draw_many(self.chain.task, self.chain.objective, key, self.judge)
         lost, loses = (second_order.pool_losses(model, fresh).mean() for model in (before, after))
         return after if loses < lost else before  # not after, if its loss is not a number
-
-
-def _part(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

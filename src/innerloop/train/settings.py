@@ -39,10 +39,11 @@ class Training(BaseModel):
     warm: bool = Field(
         default=True, description="levenberg-marquardt: reach the depth through all shallower ones"
     )
-    start: Literal["random", "diag"] = Field(
+    start: Literal["random", "diag", "deeper"] = Field(
         default="random",
         description="adam, muon: from random values; or, for full, from diag of every depth up to the model's, solved by "
-        "levenberg-marquardt, each going on for this many steps and the better of both being kept",
+        "levenberg-marquardt, each going on for this many steps and the better of both being kept; or from full with one "
+        "layer more, trained for as many steps, without the layer that it misses least",
     )
     starts: int = Field(
         default=4,
@@ -81,9 +82,9 @@ class Training(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _only_gradients_start_from_diag(self):
-        if self.start == "diag" and self.optimizer == "levenberg-marquardt":
-            raise ValueError("start must be random for levenberg-marquardt, got 'diag'")
+    def _only_gradients_start_from_others(self):
+        if self.start != "random" and self.optimizer == "levenberg-marquardt":
+            raise ValueError(f"start must be random for levenberg-marquardt, got {self.start!r}")
         return self
 
     @model_validator(mode="after")
@@ -96,6 +97,11 @@ class Training(BaseModel):
     def has_chain(self) -> bool:
         """Whether levenberg-marquardt solves it, or what it starts from; of resolved options."""
         return self.optimizer == "levenberg-marquardt" or self.start == "diag"
+
+    @property
+    def trains_alone(self) -> bool:
+        """Whether it has parts that no other run shares, however alike; of resolved options."""
+        return self.has_chain or self.start == "deeper"
 
     def resolved(self, kind: str) -> "Training":
         """The same with every default that depends on the model's kind or the optimiser filled in."""

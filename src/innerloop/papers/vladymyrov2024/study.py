@@ -30,6 +30,13 @@ PAPERS = ("gd++", "diag", "full")  # the methods that the paper has
 
 _UNIFORM = tuple(f"uniform(0,{top})" for top in range(1, 8))
 _ALL = (NOISELESS, *_UNIFORM, "categorical(1,3)", "categorical(1,3,5)")
+_FROM_DIAG = {
+    "train.start": "diag",
+    "train.learning_rate": 1e-3,
+    "train.steps": 1000,
+    "train.starts": 8,
+    "train.sample": 2048,
+}
 _CHAINS = (("gd++", 1, 7), ("diag", 1, 7), ("diag", 2, 7))
 
 
@@ -137,6 +144,8 @@ BUDGETS = {
             {"model.layers": 8, "train.seed": [1, 2, 3, 4]},
             {"model.kind": "full", "model.layers": [3, 5, 6], "train.seed": [1, 2, 3, 4]},
             {"model.kind": "full", "model.layers": [1, 2, 3, 4, 5, 6], "task.noise": NOISELESS},
+            {"model.kind": "full", "model.layers": [1, 2], "task.noise": "uniform(0,1)"},
+            {"model.kind": "full", "model.layers": 1, "task.noise": "uniform(0,2)"},
             {
                 "model.kind": "full",
                 "model.heads": 2,
@@ -148,16 +157,21 @@ BUDGETS = {
                 "if": {"model.kind": ["gd++", "diag"]},
                 "set": {"train.starts": 8, "train.sample": 2048},
             },
-            # Without noise Muon alone stays far above DIAG, which FULL contains: one run from it yields every depth.
+            # Without noise, and with little of it in few layers, Muon alone stays above DIAG, which FULL contains: one run
+            # from it yields every depth.
+            *(
+                {"if": {"model.kind": "full", "model.layers": depths, "task.noise": law}, "set": _FROM_DIAG}
+                for law, depths in ((NOISELESS, 7), ("uniform(0,1)", 3), ("uniform(0,2)", 2))
+            ),
+            # At three layers it ends in a basin that is hardly better than DIAG, and a model of four without one does not.
             {
-                "if": {"model.kind": "full", "task.noise": NOISELESS},
-                "set": {
-                    "train.start": "diag",
-                    "train.learning_rate": 1e-3,
-                    "train.steps": 1000,
-                    "train.starts": 8,
-                    "train.sample": 2048,
+                "if": {
+                    "model.kind": "full",
+                    "model.heads": 1,
+                    "model.layers": 3,
+                    "task.noise": [law for law in _ALL if law not in (NOISELESS, "uniform(0,1)")],
                 },
+                "set": {"train.start": "deeper", "train.steps": 3000},
             },
             # Three levels take longer: 7 layers, 20 000 steps were needed to come below the published number.
             {
