@@ -1,6 +1,8 @@
 """Processes of a reproduction: what they are told about compiling, and that they share what is compiled."""
 
+import multiprocessing
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -45,3 +47,21 @@ def test_what_the_environment_says_is_left_as_it_is(monkeypatch):
         assert "optimization_level=0" in os.environ[FLAGS]
         raise KeyError
     assert os.environ[CACHE] == "elsewhere" and FLAGS not in os.environ
+
+
+def sleep_and_say(seconds: float, where: Path) -> None:
+    time.sleep(seconds)
+    where.touch()
+
+
+def test_who_is_stopped_does_not_wait_for_what_is_under_way(tmp_path):
+    calls = {
+        "short": (sleep_and_say, 0.0, tmp_path / "short"),
+        "long": (sleep_and_say, 60.0, tmp_path / "long"),
+    }
+    with pytest.raises(KeyError), processes(2) as pool:
+        for name, _ in pool.outcomes(calls):
+            raise KeyError(name)
+    for child in multiprocessing.active_children():
+        child.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["short"]

@@ -40,6 +40,7 @@ class Pool:
 def processes(workers: int) -> Iterator[Pool]:
     """A pool of so many."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads
+    others = set(multiprocessing.active_children())
     with (
         asked_to_stop() as asked,
         ProcessPoolExecutor(workers, mp_context=context, initializer=_begin) as executor,
@@ -48,6 +49,10 @@ def processes(workers: int) -> Iterator[Pool]:
             yield Pool(executor, asked)
         except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
+            for own in (
+                set(multiprocessing.active_children()) - others
+            ):  # Python would wait for what they are doing
+                own.terminate()
             raise
 
 
@@ -64,9 +69,7 @@ def compiling(*, hasty: bool) -> Iterator[None]:
     """
     with TemporaryDirectory(prefix="innerloop-programs-", ignore_cleanup_errors=True) as programs:
         settings = {}
-        if (
-            "JAX_COMPILATION_CACHE_DIR" not in os.environ
-        ):  # a folder of the user's keeps what they say is worth keeping
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # of the user's: it keeps what they say is worth it
             settings["JAX_COMPILATION_CACHE_DIR"] = programs
             settings["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
         if hasty:
