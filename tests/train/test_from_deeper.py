@@ -1,5 +1,7 @@
 """FULL from a deeper one: the layer that it misses least goes, never worse at the end, and the same from any checkpoint."""
 
+import itertools
+
 import jax
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import pytest
 import innerloop as il
 from innerloop.models import LinearTransformer
 from innerloop.study import SpecError, parse_spec
+from innerloop.study.plan import shape
 from innerloop.tasks import LinearRegression
 from innerloop.train import second_order
 from innerloop.train.first_order import FirstOrder
@@ -21,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 def make(seed: int, *, learning_rate: float = 0.02, steps: int = 40) -> FromDeeper:
     deeper = LinearTransformer.full(3, 3, key=jax.random.key(seed), **SCALES)
     onwards = FirstOrder(
-        deeper, TASK, optimizer="muon", steps=steps, batch=64, learning_rate=learning_rate, interval=10
+        deeper, TASK, optimizer="muon", steps=steps, batch=64, learning_rate=learning_rate, interval=5
     )
     return FromDeeper(onwards, seed=seed, judge=20_480)
 
@@ -44,9 +47,9 @@ def test_without_a_layer_the_others_predict_as_if_it_were_idle(position, seed):
     fewer = idle.without_layer(position)
     moments = draw(TASK, "bayes", jax.random.key(seed), 50).moments
     np.testing.assert_array_equal(fewer.final_weights(moments), model.final_weights(moments))
-    with pytest.raises(ValueError, match="position must be a layer of several, 0 to 1, got 2"):
+    with pytest.raises(ValueError, match="position must be from 0 to 1, got 2"):
         fewer.without_layer(2)
-    with pytest.raises(ValueError, match="position must be a layer of several"):
+    with pytest.raises(ValueError, match="layers must be at least 2"):
         fewer.without_layer(0).without_layer(0)
 
 
@@ -79,16 +82,27 @@ def test_what_makes_it_worse_is_not_kept(seed):
     np.testing.assert_array_equal(second_order.flat(end[-1].best), second_order.flat(before.best))
 
 
-def test_goes_on_from_a_checkpoint_bit_for_bit(seed):
+def test_goes_on_from_every_checkpoint_bit_for_bit(seed):
+    """One interval from the unpacked state gives the next state, whatever is under way there."""
     trainer = make(seed)
     states = states_of(trainer)
+    assert any(state.trials and state.under_way for state in states)
     progress = [trainer.progress(state) for state in states]
     assert progress == sorted(progress) and progress[-1] == pytest.approx(1.0)
-    for index in range(0, len(states), 3):
-        again = make(seed).unpack(trainer.pack(states[index]))
-        while not trainer.finished(again):
-            again = trainer.advance(again)[0]
-        np.testing.assert_array_equal(second_order.flat(again.best), second_order.flat(states[-1].best))
+    for before, after in itertools.pairwise(states):
+        again, _ = make(seed).advance(make(seed).unpack(trainer.pack(before)))
+        mine, theirs = trainer.pack(again), trainer.pack(after)
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            np.testing.assert_array_equal(mine[name], theirs[name])
+    assert make(seed).finished(make(seed).unpack(trainer.pack(states[-1])))
+
+
+def test_a_spec_has_one_depth_and_trains_with_no_other():
+    spec = parse_spec({"model": {"kind": "full", "layers": 3}, "train": {"start": "deeper"}})
+    assert spec.depths() == range(3, 4) and shape(spec) is None
+    with pytest.raises(SpecError, match="init_scale must be 1 where train.start is not random, got 2"):
+        parse_spec({"model": {"kind": "full", "init_scale": 2.0}, "train": {"start": "deeper"}})
 
 
 def test_at_three_layers_it_leaves_the_basin_in_which_random_starts_end():

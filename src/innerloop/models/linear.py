@@ -289,8 +289,10 @@ class LinearTransformer(eqx.Module):
         Raises:
             ValueError: there is no layer `position`, counted from 0, or no other.
         """
-        if self.layers < 2 or not 0 <= position < self.layers:
-            raise ValueError(f"position must be a layer of several, 0 to {self.layers - 1}, got {position!r}")
+        if self.layers < 2:
+            raise ValueError("layers must be at least 2 for one to be left out, got 1")
+        if not 0 <= position < self.layers:
+            raise ValueError(f"position must be from 0 to {self.layers - 1}, got {position!r}")
         return jax.tree.map(lambda leaf: jnp.delete(leaf, position, axis=0), self)
 
     def as_full(self) -> "Full":

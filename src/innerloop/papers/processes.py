@@ -38,7 +38,7 @@ class Pool:
 
 @contextmanager
 def processes(workers: int) -> Iterator[Pool]:
-    """A pool of so many."""
+    """A pool of so many; when it is asked to stop they end at once, after another error with what they are doing."""
     context = multiprocessing.get_context("spawn")  # a fork would inherit JAX's threads
     others = set(multiprocessing.active_children())
     with (
@@ -47,12 +47,11 @@ def processes(workers: int) -> Iterator[Pool]:
     ):
         try:
             yield Pool(executor, asked)
-        except BaseException:
+        except BaseException as error:
             executor.shutdown(wait=False, cancel_futures=True)
-            for own in (
-                set(multiprocessing.active_children()) - others
-            ):  # Python would wait for what they are doing
-                own.terminate()
+            if isinstance(error, Preempted | KeyboardInterrupt):  # else what is under way may end and is kept
+                for own in set(multiprocessing.active_children()) - others:
+                    own.terminate()
             raise
 
 
@@ -69,7 +68,7 @@ def compiling(*, hasty: bool) -> Iterator[None]:
     """
     with TemporaryDirectory(prefix="innerloop-programs-", ignore_cleanup_errors=True) as programs:
         settings = {}
-        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # of the user's: it keeps what they say is worth it
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else the user's folder keeps what they say
             settings["JAX_COMPILATION_CACHE_DIR"] = programs
             settings["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
         if hasty:

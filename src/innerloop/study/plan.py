@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from innerloop.refused import describe, nearest
 from innerloop.study.spec import RunSpec, SpecError, parse_spec, read_yaml
 from innerloop.tasks import parse_noise
+from innerloop.train.settings import TRIAL
 
 
 class _When(BaseModel):
@@ -396,12 +397,11 @@ def _seconds(group: Group) -> float:
         if training.optimizer != "levenberg-marquardt":
             layer = 6.6e-6 if spec.model.kind == "full" else 1.5e-6
             updates = training.steps * training.batch * (2 if training.precision == "float64" else 1)
-            trained = [*spec.depths()]
+            shares = {depth: 1.0 for depth in spec.depths()}
             if training.start == "deeper":
-                trained += [
-                    depth + 1 for depth in trained
-                ] * 2  # its trials take as long as one training, about
-            total += sum(updates * (12e-6 + layer * depth) * size for depth in trained)
+                deeper = spec.model.layers + 1
+                shares = {deeper: 1.0, spec.model.layers: 1 + deeper / TRIAL}
+            total += sum(share * updates * (12e-6 + layer * depth) * size for depth, share in shares.items())
     return total
 
 

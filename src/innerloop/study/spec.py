@@ -124,6 +124,10 @@ class RunSpec(_Section):
             raise ValueError(
                 f"train.start must be random for kind {self.model.kind}, got {self.train.start!r}"
             )
+        if self.train.start != "random" and self.model.init_scale != 1:
+            raise ValueError(
+                f"model.init_scale must be 1 where train.start is not random, got {self.model.init_scale:g}"
+            )
         return self
 
     def depths(self) -> range:

@@ -63,7 +63,7 @@ def fit(
     """Train `model` on `task`.
 
     Args:
-        model: its kind and size; its parameters are where first-order training starts.
+        model: its kind and size; its parameters are where first-order training starts, unless `start` says otherwise.
         report: called after every interval with progress, loss, regret and time left.
         before_saving: called before every checkpoint.
         checkpoints, resume: where to keep states, and whether to go on from the newest one.
@@ -205,17 +205,8 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
     if training.start == "random":
         return gradients
     if training.start == "deeper":
-        deeper = LinearTransformer.full(
-            model.dim,
-            model.layers + 1,
-            model.heads,
-            key=jax.random.key(training.seed),
-            context=model.context,
-            label_scale=model.label_scale,
-        )
-        return FromDeeper(
-            replace(gradients, model=_cast(deeper, str(training.precision))), seed=training.seed
-        )
+        deeper = model.restart(model.layers + 1, key=jax.random.key(training.seed))
+        return FromDeeper(replace(gradients, model=deeper), seed=training.seed)
     diag = LinearTransformer.diag(
         model.dim,
         model.layers,

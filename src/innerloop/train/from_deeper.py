@@ -6,17 +6,13 @@ and what is left of it without one of its layers leads to the better basin.
 
 from dataclasses import dataclass, replace
 
-import jax
 import numpy as np
 
 from innerloop.models.linear import LinearTransformer
 from innerloop.train import second_order
 from innerloop.train.checkpoint import part
 from innerloop.train.first_order import FirstOrder, FirstOrderState
-from innerloop.train.objectives import draw_many
-
-_TRIAL = 4  # a trial without a layer has so many times fewer steps than the rest
-_JUDGE_STREAM = 12
+from innerloop.train.settings import TRIAL
 
 
 @dataclass(frozen=True)
@@ -43,13 +39,12 @@ class FromDeeper:
     """Trains a FULL model from one that is a layer deeper; a trainer in the sense of `innerloop.train.loop`.
 
     Args:
-        onwards: how the deeper model, and at the end the best without a layer, are trained; its own model is the deeper
-            one's start. Trials have a quarter of its steps.
+        gradients: how all are trained, the deeper one from the model that is given here; trials have a quarter of steps.
         seed: of the draw on which the better is chosen.
         judge: its sequences.
     """
 
-    onwards: FirstOrder
+    gradients: FirstOrder
     seed: int = 0
     judge: int = 102_400
 
@@ -61,17 +56,17 @@ class FromDeeper:
 
     def progress(self, state: FromDeeperState) -> float:
         """Share of the work done, from 0 to 1."""
-        layers = self.onwards.model.layers
-        done = (state.deeper is not None) + len(state.trials) / _TRIAL + state.done
+        layers = self.gradients.model.layers
+        done = (state.deeper is not None) + len(state.trials) / TRIAL + state.done
         if state.under_way is not None:
             trainer = self._trainer(state)
-            done += trainer.steps / self.onwards.steps * trainer.progress(state.under_way)
-        return min(1.0, done / (2 + layers / _TRIAL))
+            done += trainer.steps / self.gradients.steps * trainer.progress(state.under_way)
+        return min(1.0, done / (2 + layers / TRIAL))
 
     def current(self, state: FromDeeperState) -> LinearTransformer:
         if state.under_way is not None:
             return self._trainer(state).current(state.under_way)
-        models = (self.onwards.model, state.deeper, *state.trials[-1:], state.best)
+        models = (self.gradients.model, state.deeper, *state.trials[-1:], state.best)
         return [model for model in models if model is not None][-1]
 
     def by_depth(self, state: FromDeeperState) -> dict[int, LinearTransformer]:
@@ -83,6 +78,7 @@ class FromDeeper:
         """A reporting interval of the training that is next."""
         trainer = self._trainer(state)
         after, row = trainer.advance(trainer.start() if state.under_way is None else state.under_way)
+        row |= {"phase": self._phase(state)}
         if not trainer.finished(after):
             return replace(state, under_way=after), row
         model, state = trainer.current(after), replace(state, under_way=None)
@@ -111,10 +107,10 @@ class FromDeeper:
         def model(name: str, like: LinearTransformer) -> LinearTransformer | None:
             return second_order.unflat(like, arrays[name]) if name in arrays else None
 
-        shallow = self.onwards.model.without_layer(0)
-        trials = (model(f"trial_{index}", shallow) for index in range(self.onwards.model.layers))
+        shallow = self.gradients.model.without_layer(0)
+        trials = (model(f"trial_{index}", shallow) for index in range(self.gradients.model.layers))
         state = FromDeeperState(
-            deeper=model("deeper", self.onwards.model),
+            deeper=model("deeper", self.gradients.model),
             trials=tuple(trial for trial in trials if trial is not None),
             best=model("best", shallow),
             done=bool(arrays["done"]),
@@ -123,18 +119,27 @@ class FromDeeper:
             state = replace(state, under_way=self._trainer(state).unpack(begun))
         return state
 
-    def _trainer(self, state: FromDeeperState) -> FirstOrder:
-        """Of the training that is next."""
+    def _phase(self, state: FromDeeperState) -> str:
+        """What the training that is next is called in reports."""
         if state.deeper is None:
-            return self.onwards
+            return "deeper"
+        return (
+            self.gradients.optimizer if state.best is not None else f"without layer {len(state.trials) + 1}"
+        )
+
+    def _trainer(self, state: FromDeeperState) -> FirstOrder:
+        """Of the training that is next; trials have one stream of sequences, so that they differ in their layers alone."""
+        if state.deeper is None:
+            return self.gradients
         if state.best is not None:
-            return replace(self.onwards, model=state.best)
-        steps = max(1, self.onwards.steps // _TRIAL)
-        return replace(self.onwards, model=state.deeper.without_layer(len(state.trials)), steps=steps)
+            return replace(self.gradients, model=state.best, data_seed=self._stream(2))
+        model, steps = state.deeper.without_layer(len(state.trials)), max(1, self.gradients.steps // TRIAL)
+        return replace(self.gradients, model=model, steps=steps, data_seed=self._stream(1))
+
+    def _stream(self, stage: int) -> int:
+        """The seed of the sequences of a later stage."""
+        return (self.gradients.data_seed + stage * 0x3C6EF372) % 2**31
 
     def _better(self, *models: LinearTransformer) -> LinearTransformer:
-        """That of the least loss on a fresh draw, the first of equals; one whose loss is not a number is the worst."""
-        key = jax.random.fold_in(jax.random.key(self.seed), _JUDGE_STREAM)
-        fresh = draw_many(self.onwards.task, self.onwards.objective, key, self.judge)
-        losses = [second_order.pool_losses(model, fresh).mean() for model in models]
-        return models[int(np.argmin(np.nan_to_num(losses, nan=np.inf)))]
+        fresh = self.gradients.task, self.gradients.objective, self.seed, self.judge
+        return models[second_order.least(models, *fresh)]

@@ -8,6 +8,7 @@ from innerloop.train.objectives import Objective
 
 Optimizer = Literal["adam", "muon", "levenberg-marquardt"]
 
+TRIAL = 4  # where the start is deeper, a trial without a layer has so many times fewer steps than the rest
 _STEPS = {"adam": 6000, "muon": 6000, "levenberg-marquardt": 30}
 _LEARNING_RATE = {"adam": 0.01, "muon": 0.02}
 
@@ -43,7 +44,8 @@ class Training(BaseModel):
         default="random",
         description="adam, muon: from random values; or, for full, from diag of every depth up to the model's, solved by "
         "levenberg-marquardt, each going on for this many steps and the better of both being kept; or from full with one "
-        "layer more, trained for as many steps, without the layer that it misses least",
+        "layer more, trained for as many steps, without the layer that it misses least, which a trial of a quarter of the "
+        "steps without each of them says",
     )
     starts: int = Field(
         default=4,

@@ -30,6 +30,7 @@ PAPERS = ("gd++", "diag", "full")  # the methods that the paper has
 
 _UNIFORM = tuple(f"uniform(0,{top})" for top in range(1, 8))
 _ALL = (NOISELESS, *_UNIFORM, "categorical(1,3)", "categorical(1,3,5)")
+_LITTLE = _UNIFORM[:2]  # so little noise that three layers have poles from other starts
 _FROM_DIAG = {
     "train.start": "diag",
     "train.learning_rate": 1e-3,
@@ -144,8 +145,7 @@ BUDGETS = {
             {"model.layers": 8, "train.seed": [1, 2, 3, 4]},
             {"model.kind": "full", "model.layers": [3, 5, 6], "train.seed": [1, 2, 3, 4]},
             {"model.kind": "full", "model.layers": [1, 2, 3, 4, 5, 6], "task.noise": NOISELESS},
-            {"model.kind": "full", "model.layers": [1, 2], "task.noise": "uniform(0,1)"},
-            {"model.kind": "full", "model.layers": 1, "task.noise": "uniform(0,2)"},
+            {"model.kind": "full", "model.layers": [1, 2], "task.noise": list(_LITTLE)},
             {
                 "model.kind": "full",
                 "model.heads": 2,
@@ -161,7 +161,7 @@ BUDGETS = {
             # from it yields every depth.
             *(
                 {"if": {"model.kind": "full", "model.layers": depths, "task.noise": law}, "set": _FROM_DIAG}
-                for law, depths in ((NOISELESS, 7), ("uniform(0,1)", 3), ("uniform(0,2)", 2))
+                for law, depths in ((NOISELESS, 7), *((law, 3) for law in _LITTLE))
             ),
             # At three layers it ends in a basin that is hardly better than DIAG, and a model of four without one does not.
             {
@@ -169,7 +169,7 @@ BUDGETS = {
                     "model.kind": "full",
                     "model.heads": 1,
                     "model.layers": 3,
-                    "task.noise": [law for law in _ALL if law not in (NOISELESS, "uniform(0,1)")],
+                    "task.noise": [law for law in _ALL if law not in (NOISELESS, *_LITTLE)],
                 },
                 "set": {"train.start": "deeper", "train.steps": 3000},
             },
