@@ -30,7 +30,10 @@ PAPERS = ("gd++", "diag", "full")  # the methods that the paper has
 
 _UNIFORM = tuple(f"uniform(0,{top})" for top in range(1, 8))
 _ALL = (NOISELESS, *_UNIFORM, "categorical(1,3)", "categorical(1,3,5)")
-_LITTLE = _UNIFORM[:2]  # so little noise that three layers have poles from other starts
+_LITTLE = {
+    "uniform(0,1)": 4,
+    "uniform(0,2)": 3,
+}  # so little noise that up to so many layers have poles from other starts
 _FROM_DIAG = {
     "train.start": "diag",
     "train.learning_rate": 1e-3,
@@ -145,7 +148,10 @@ BUDGETS = {
             {"model.layers": 8, "train.seed": [1, 2, 3, 4]},
             {"model.kind": "full", "model.layers": [3, 5, 6], "train.seed": [1, 2, 3, 4]},
             {"model.kind": "full", "model.layers": [1, 2, 3, 4, 5, 6], "task.noise": NOISELESS},
-            {"model.kind": "full", "model.layers": [1, 2], "task.noise": list(_LITTLE)},
+            *(
+                {"model.kind": "full", "model.layers": list(range(1, depth)), "task.noise": law}
+                for law, depth in _LITTLE.items()
+            ),
             {
                 "model.kind": "full",
                 "model.heads": 2,
@@ -161,7 +167,7 @@ BUDGETS = {
             # from it yields every depth.
             *(
                 {"if": {"model.kind": "full", "model.layers": depths, "task.noise": law}, "set": _FROM_DIAG}
-                for law, depths in ((NOISELESS, 7), *((law, 3) for law in _LITTLE))
+                for law, depths in ((NOISELESS, 7), *_LITTLE.items())
             ),
             # At three layers it ends in a basin that is hardly better than DIAG, and a model of four without one does not.
             {
