@@ -87,7 +87,7 @@ class FromDeeper:
         if state.best is not None:
             return replace(state, best=self._better(state.best, model), done=True), row
         state = replace(state, trials=(*state.trials, model))
-        if len(state.trials) == state.deeper.layers:
+        if len(state.trials) == self.gradients.model.layers:
             state = replace(state, best=self._better(*state.trials))
         return state, row
 
