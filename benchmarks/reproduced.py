@@ -144,9 +144,7 @@ def _distinct(values: pl.Series) -> str:
 def _cost(bar: str, ran: pl.DataFrame, lacks: Sequence[dict]) -> pl.DataFrame:
     note = f"{len(ran)} session{'s' * (len(ran) > 1)}, {ran['workers'].max()} processes"
     rows = [row(_COST, "wall minutes", bar, float(ran["seconds"].sum()) / 60, note=note)]
-    if not ran[
-        "cpu_seconds"
-    ].null_count():  # else a line was written from the log of a session that could not
+    if not ran["cpu_seconds"].null_count():  # null: a line written from the log of a session that could not
         cpu, note = float(ran["cpu_seconds"].sum()) / 60, "training, measuring and drawing"
         rows.append(row(_COST, "CPU minutes", "", cpu, note=note))
     rows += lacks

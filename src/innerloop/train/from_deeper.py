@@ -39,7 +39,7 @@ class FromDeeper:
     """Trains a FULL model from one that is a layer deeper; a trainer in the sense of `innerloop.train.loop`.
 
     Args:
-        gradients: how all are trained, the deeper one from the model that is given here; trials have a quarter of steps.
+        gradients: how all are trained; its model is where the deeper one starts. Trials have a quarter of its steps.
         seed: of the draw on which the better is chosen.
         judge: its sequences.
     """
@@ -123,9 +123,9 @@ class FromDeeper:
         """What the training that is next is called in reports."""
         if state.deeper is None:
             return "deeper"
-        return (
-            self.gradients.optimizer if state.best is not None else f"without layer {len(state.trials) + 1}"
-        )
+        if state.best is not None:
+            return self.gradients.optimizer
+        return f"without layer {len(state.trials) + 1}"
 
     def _trainer(self, state: FromDeeperState) -> FirstOrder:
         """Of the training that is next; trials have one stream of sequences, so that they differ in their layers alone."""
