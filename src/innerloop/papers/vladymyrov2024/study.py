@@ -29,7 +29,8 @@ METHODS = {
 PAPERS = ("gd++", "diag", "full")  # the methods that the paper has
 
 _UNIFORM = tuple(f"uniform(0,{top})" for top in range(1, 8))
-_ALL = (NOISELESS, *_UNIFORM, "categorical(1,3)", "categorical(1,3,5)")
+_THREE = "categorical(1,3,5)"
+_ALL = (NOISELESS, *_UNIFORM, "categorical(1,3)", _THREE)
 _LITTLE = {
     "uniform(0,1)": 4,
     "uniform(0,2)": 3,
@@ -155,8 +156,9 @@ BUDGETS = {
             {
                 "model.kind": "full",
                 "model.heads": 2,
-                "task.noise": [law for law in _ALL if law not in (SPREAD, MATRICES)],
+                "task.noise": [law for law in _ALL if law not in (SPREAD, MATRICES, _THREE)],
             },
+            {"model.kind": "full", "model.heads": 2, "model.layers": [2, 4], "task.noise": _THREE},
         ),
         when=(
             {
@@ -181,8 +183,17 @@ BUDGETS = {
             },
             # Three levels take longer: 7 layers, 20 000 steps were needed to come below the published number.
             {
-                "if": {"model.kind": "full", "task.noise": "categorical(1,3,5)", "model.layers": [5, 6, 7]},
+                "if": {
+                    "model.kind": "full",
+                    "model.heads": 1,
+                    "task.noise": _THREE,
+                    "model.layers": [5, 6, 7],
+                },
                 "set": {"train.steps": 16_000},
+            },
+            {
+                "if": {"model.kind": "full", "model.heads": 2, "task.noise": _THREE},
+                "set": {"train.steps": 8000},
             },
         ),
     ),
