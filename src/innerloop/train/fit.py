@@ -27,6 +27,7 @@ from innerloop.train.warm_chain import WarmChain
 
 _REPORT_STREAM = 9
 _REPORT_SEQUENCES = 4096
+_JUDGED = (200, 102_400)  # sequences on which a chain judges: so many a sequence in a Jacobian, and at most
 
 
 @dataclass(frozen=True)
@@ -228,6 +229,7 @@ def _chain(model: LinearTransformer, task: LinearRegression, training: Training,
         starts=training.starts,
         sample=training.sample,
         pool=3 * training.sample,
+        judge=min(_JUDGED[0] * training.sample, _JUDGED[1]),
         **options,
     )
 

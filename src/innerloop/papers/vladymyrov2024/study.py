@@ -103,7 +103,7 @@ BUDGETS = {
         contexts=(100, 1000),
         skip=({"task.noise": MATRICES, "model.kind": ["gd++", "diag"]},),
         when=(
-            {"if": {"model.kind": "diag"}, "set": {"train.steps": 6, "train.sample": 1024}},
+            {"if": {"model.kind": "diag"}, "set": {"train.steps": 6, "train.sample": 128, "train.starts": 2}},
             {"if": {"model.kind": "gd++"}, "set": {"train.optimizer": "adam", "train.steps": 100}},
         ),
     ),
