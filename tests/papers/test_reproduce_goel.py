@@ -215,6 +215,28 @@ def test_findings_compare_what_differs_in_attention_alone():
     assert below.endswith("1600 sequences against 64000 draws")
 
 
+def test_variants_are_held_against_the_arm_they_differ_from_in_one_thing():
+    """Linear ends at 0.4 with Muon, 0.01 without LayerNorm: exp features halve it, the pool doubles it; with both changes
+    there is nothing to hold it against, nor for a hybrid by head that has no plain twin."""
+    arms = [
+        (Arm("linear", "muon", "exp"), 0.2),
+        (Arm("linear", "muon", data="pool"), 0.8),
+        (Arm("linear", "muon", "exp", data="pool"), 0.1),
+        (Arm("softmax", "adam", final_layer_norm=False), 0.2),
+        (Arm("softmax:2+linear:2", "muon", final_layer_norm=False), 0.3),
+    ]
+    more = pl.DataFrame([row for arm, end in arms for row in arm_rows(arm, end, end)])
+    found = findings(as_published(), pl.concat([on_equal_terms(), more]))
+    own = found.filter(group="What do other features, no final LayerNorm and the pool change?")
+    assert dict(own.select("what", "measured").iter_rows()) == {
+        "3 layers, Muon, linear: no final LayerNorm": pytest.approx(0.025),
+        "3 layers, Muon, linear: features exp": pytest.approx(0.5),
+        "3 layers, Muon, linear: the published pool": pytest.approx(2.0),
+        "3 layers, Adam, softmax: no final LayerNorm": pytest.approx(1.0),
+    }
+    assert "Of 4 intervals 1 are above 1, 2 below, and 1 hold 1." in own["answer"][0]
+
+
 def test_a_learning_rate_at_the_end_of_three_is_said_to_be_there():
     """Of two rates each is an end, which says nothing."""
     both = [arm_rows(Arm(mixers, "muon"), 0.1, 0.1) for mixers in ("softmax", "linear")]
@@ -398,7 +420,7 @@ def test_the_learning_rate_is_chosen_with_one_seed_where_runs_take_turns_and_wit
     monkeypatch.setattr(measured, "_inside", looked_into)
     monkeypatch.setattr(Setting, "grid", lambda self, optimizer: rates)
     monkeypatch.setattr("jax.default_backend", lambda: device)
-    measured.carry_out(job, "quick", tmp_path)
+    measured.carry_out(job, BUDGETS["quick"], tmp_path)
     assert asked == [*trained, (looked_at, 42)]
     frames = {kind: pl.read_parquet(tmp_path / file) for kind, file in job.files.items()}
     assert set(frames["matched"].filter("chosen")["learning_rate"]) == {0.01}

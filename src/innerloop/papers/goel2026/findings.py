@@ -19,17 +19,31 @@ _LEARNED = 0.9  # of the loss of predicting zero: what ends above it is still on
 
 def findings(as_published: pl.DataFrame, matched: pl.DataFrame) -> pl.DataFrame:
     """All questions, from the frames of the jobs of both kinds."""
-    grids, matched = matched, matched.filter("chosen")
-    tables = [
-        _speed_as_published(as_published),
-        _speed_on_equal_terms(matched),
-        _speed_to_the_same(matched),
-        _better_on_equal_terms(matched),
-        _hybrids(matched),
-        _optimizers(matched),
-        _below_published(as_published, matched),
-        _rates(grids),
+    *compared, rates = _on_equal_terms(matched)
+    below = _below_published(as_published, matched.filter("chosen"))
+    return _said(_speed_as_published(as_published), *compared, below, rates)
+
+
+def on_equal_terms(matched: pl.DataFrame) -> pl.DataFrame:
+    """The questions that arms on equal terms alone answer."""
+    return _said(*_on_equal_terms(matched))
+
+
+def _on_equal_terms(matched: pl.DataFrame) -> list[pl.DataFrame]:
+    chosen = matched.filter("chosen")
+    return [
+        _speed_on_equal_terms(chosen),
+        _speed_to_the_same(chosen),
+        _better_on_equal_terms(chosen),
+        _hybrids(chosen),
+        _variants(chosen),
+        _optimizers(chosen),
+        _rates(matched),
     ]
+
+
+def _said(*tables: pl.DataFrame) -> pl.DataFrame:
+    """Those with something to say."""
     return pl.concat([table for table in tables if len(table)])
 
 
@@ -112,6 +126,33 @@ def _hybrids(frame: pl.DataFrame) -> pl.DataFrame:
         + _counted(rows)
     )
     return answered("Does a hybrid beat both?", answer, _findings(sorted(rows, key=lambda row: row.value)))
+
+
+def _variants(frame: pl.DataFrame) -> pl.DataFrame:
+    """Every arm that differs from a plain one in just its features, its final LayerNorm or its data, against that one."""
+    rows = []
+    plain = {"feature_map": "relu2", "final_layer_norm": True, "data": "fresh"}
+    for (mixers, optimizer, layers), arms in frame.group_by(
+        "mixers", "optimizer", "layers", maintain_order=True
+    ):
+        ends = {changes: _ends(own) for changes, own in arms.group_by(*plain, maintain_order=True)}
+        base = ends.pop(tuple(plain.values()), None)
+        for changes, own in ends.items():
+            changed = [key for key, value in zip(plain, changes, strict=True) if value != plain[key]]
+            if base is not None and len(changed) == 1:
+                what = {
+                    "feature_map": f"features {changes[0]}",
+                    "final_layer_norm": "no final LayerNorm",
+                    "data": "the published pool",
+                }[changed[0]]
+                rows.append(_ratio(f"{depth(layers)}, {_title(optimizer)}, {mixers}: {what}", own, base))
+    answer = (
+        "Test loss of an arm over that of the one with fresh sequences, a final LayerNorm and, in linear attention, "
+        "squared ReLU features, which differs from it in nothing else. Below 1 the change is for the better."
+        + _counted(rows)
+    )
+    title = "What do other features, no final LayerNorm and the pool change?"
+    return answered(title, answer, _findings(rows))
 
 
 def _optimizers(frame: pl.DataFrame) -> pl.DataFrame:

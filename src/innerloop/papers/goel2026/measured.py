@@ -22,13 +22,12 @@ from innerloop.papers.goel2026.matched import (
     train_arm,
 )
 from innerloop.papers.goel2026.published import published
-from innerloop.papers.goel2026.study import BUDGETS, Budget, Job
+from innerloop.papers.goel2026.study import Budget, Job
 from innerloop.papers.goel2026.training import Program, train
 
 
-def carry_out(job: Job, budget: str, folder: Path) -> None:
+def carry_out(job: Job, amount: Budget, folder: Path) -> None:
     """Train what a job says, and write its frames, that of losses with `parameters` of a model, into `folder`."""
-    amount = BUDGETS[budget]
     seeds = published()["protocol"]["seeds"][: amount.seeds]
     frames = (
         {"published": _as_published(job.what, amount, seeds)}

@@ -64,7 +64,7 @@ def reproduce(
         display.stages(console, stages) as progress,
         processes(workers) as pool,
     ):
-        _train(pool, left, budget, measured, seconds, progress)
+        _train(pool, left, amount, measured, seconds, progress)
         made = [
             name
             for name in OUTPUTS
@@ -126,7 +126,7 @@ def _needed(frames: dict[str, pl.DataFrame], name: str) -> dict[str, pl.DataFram
 def _train(
     pool: Pool,
     left: list[Job],
-    budget: str,
+    amount: Budget,
     measured: Path,
     seconds: dict[str, float],
     progress: display.Stages,
@@ -135,7 +135,7 @@ def _train(
     waiting = {job.name: seconds[job.kind] for job in sorted(left, key=lambda job: -seconds[job.kind])}
     whole = sum(waiting.values())
     by_name = {job.name: job for job in left}
-    for name, _ in pool.outcomes({name: (carry_out, by_name[name], budget, measured) for name in waiting}):
+    for name, _ in pool.outcomes({name: (carry_out, by_name[name], amount, measured) for name in waiting}):
         del waiting[name]
         progress.update("train", 1 - sum(waiting.values()) / whole, name)
     progress.finish("train")

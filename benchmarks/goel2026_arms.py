@@ -1,0 +1,86 @@
+"""Every arm of three layers that Muon trains in `innerloop reproduce goel2026 --budget full`, but 64 wide.
+
+At the published width they need a GPU; this answers the same questions on a laptop: hybrids by layer and by head, other
+features of linear attention, no final LayerNorm, and the published pool, in half an hour of two cores. What is done is kept
+in the folder, so that the same command goes on.
+
+python benchmarks/goel2026_arms.py --out runs/goel2026-arms
+"""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+from results import RESULTS, page
+from rich.console import Console
+
+from innerloop import display
+from innerloop.papers.findings import SCHEMA, answered, finding
+from innerloop.papers.goel2026 import findings as said
+from innerloop.papers.goel2026.matched import Setting
+from innerloop.papers.goel2026.measured import carry_out
+from innerloop.papers.goel2026.study import BUDGETS, Job
+from innerloop.papers.processes import compiling, processes
+from innerloop.papers.sessions import session, sessions
+
+SETTING = Setting(
+    steps=3000, batch=32, every=250, judged=4096, rates=(("adam", (5e-4, 1e-3)), ("muon", (5e-3, 1e-2)))
+)
+ARMS = tuple(arm for arm in BUDGETS["full"].arms if arm.optimizer == "muon" and arm.layers is None)
+BUDGET = replace(BUDGETS["quick"], seeds=3, setting=SETTING, arms=ARMS)
+
+
+def train(folder: Path, workers: int) -> None:
+    """All arms that have left no losses in the folder."""
+    measured = folder / "measured"
+    measured.mkdir(parents=True, exist_ok=True)
+    left = [job for job in map(Job, BUDGET.arms) if not (measured / job.files["matched"]).exists()]
+    with (
+        session(folder, outputs=["arms"], workers=workers),
+        compiling(hasty=False),
+        display.stages(Console(), {"train": 300.0 * len(left) / workers}) as progress,
+        processes(workers) as pool,
+    ):
+        calls = {job.name: (carry_out, job, BUDGET, measured) for job in left}
+        for done, (name, _) in enumerate(pool.outcomes(calls), 1):
+            progress.update("train", done / len(left), name)
+
+
+def store(folder: Path) -> None:
+    """The page of what the folder says of arms against each other."""
+    files = [folder / "measured" / job.files["matched"] for job in map(Job, BUDGET.arms)]
+    ran = sessions(folder)
+    found = said.on_equal_terms(pl.concat([pl.read_parquet(file) for file in files]))
+    note = f"{len(ran)} session{'s' * (len(ran) > 1)}, {ran['workers'].max()} processes"
+    sizes = (
+        f"Width {SETTING.width}, {SETTING.layers} layers, {SETTING.heads} heads, {SETTING.steps} steps of {SETTING.batch} "
+        f"sequences, {BUDGET.seeds} seeds."
+    )
+    cost = answered(
+        "What does it take?", sizes, [finding("wall minutes", ran["seconds"].sum() / 60, note=note)]
+    )
+    stamp = {
+        "page": "Goel et al. (2026): arms on equal terms, 64 wide",
+        "command": "python benchmarks/goel2026_arms.py",
+        "seed": "42 and the paper's next ones",
+        "git_revision": "; ".join(ran["git_revision"].unique(maintain_order=True)),
+        "machine": "; ".join(ran.select(pl.format("{}, {}", "platform", "device")).to_series().unique()),
+        "jax": "; ".join(ran["jax"].unique(maintain_order=True)),
+        "wall_seconds": float(ran["seconds"].sum()),
+    }
+    frame = pl.concat([found, cost]).cast(SCHEMA)
+    frame = frame.with_columns(**{key: pl.lit(value) for key, value in stamp.items()})
+    frame.write_parquet(RESULTS / "goel2026_arms.parquet", compression_level=19)
+    (RESULTS / "goel2026_arms.md").write_text(page(frame))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder of what is trained")
+    parser.add_argument("--workers", type=int, default=2, help="processes")
+    options = parser.parse_args()
+    train(options.out, options.workers)
+    store(options.out)
