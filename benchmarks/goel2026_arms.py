@@ -16,7 +16,7 @@ from results import RESULTS, page
 from rich.console import Console
 
 from innerloop import display
-from innerloop.papers.findings import SCHEMA, answered, finding
+from innerloop.papers.findings import answered, finding
 from innerloop.papers.goel2026 import findings as said
 from innerloop.papers.goel2026.matched import Setting
 from innerloop.papers.goel2026.measured import carry_out
@@ -25,7 +25,7 @@ from innerloop.papers.processes import compiling, processes
 from innerloop.papers.sessions import session, sessions
 
 SETTING = Setting(
-    steps=3000, batch=32, every=250, judged=4096, rates=(("adam", (5e-4, 1e-3)), ("muon", (5e-3, 1e-2)))
+    steps=2500, batch=32, every=250, judged=4096, rates=(("adam", (5e-4, 1e-3)), ("muon", (5e-3, 1e-2)))
 )
 ARMS = tuple(arm for arm in BUDGETS["full"].arms if arm.optimizer == "muon" and arm.layers is None)
 BUDGET = replace(BUDGETS["quick"], seeds=3, setting=SETTING, arms=ARMS)
@@ -69,7 +69,7 @@ def store(folder: Path) -> None:
         "jax": "; ".join(ran["jax"].unique(maintain_order=True)),
         "wall_seconds": float(ran["seconds"].sum()),
     }
-    frame = pl.concat([found, cost]).cast(SCHEMA)
+    frame = pl.concat([found, cost])
     frame = frame.with_columns(**{key: pl.lit(value) for key, value in stamp.items()})
     frame.write_parquet(RESULTS / "goel2026_arms.parquet", compression_level=19)
     (RESULTS / "goel2026_arms.md").write_text(page(frame))
