@@ -19,13 +19,14 @@ from results import RESULTS, page, row
 
 from innerloop.papers.findings import SCHEMA
 from innerloop.papers.goel2026 import findings as goel2026
-from innerloop.papers.goel2026.outputs import OUTPUTS
+from innerloop.papers.goel2026.outputs import OUTPUTS as OUTPUTS_2026
 from innerloop.papers.goel2026.reproduce import missing
 from innerloop.papers.goel2026.study import BUDGETS as GOEL2026
 from innerloop.papers.goel2026.study import jobs
 from innerloop.papers.sessions import sessions
 from innerloop.papers.vladymyrov2024 import findings as vladymyrov2024
 from innerloop.papers.vladymyrov2024.measured import parts_of, read
+from innerloop.papers.vladymyrov2024.outputs import OUTPUTS as OUTPUTS_2024
 from innerloop.papers.vladymyrov2024.study import BUDGETS as VLADYMYROV2024
 from innerloop.papers.vladymyrov2024.study import entries, plan_of
 
@@ -58,7 +59,10 @@ def _vladymyrov2024(folder: Path) -> Reproduced:
     def frame(name: str) -> pl.DataFrame:
         return read(folder / "measured", [part for part in parts if name in part.frames], name)
 
-    return Reproduced(budget, vladymyrov2024.findings(frame))
+    pictures = {}
+    for output in ("figure1", "regret") if budget == "full" else ():
+        ((pictures[output], _),) = OUTPUTS_2024[output].draw(frame, folder).pictures.values()
+    return Reproduced(budget, vladymyrov2024.findings(frame), pictures=pictures)
 
 
 def _goel2026(folder: Path) -> Reproduced:
@@ -87,7 +91,8 @@ def _goel2026(folder: Path) -> Reproduced:
     }
     pictures = {}
     for output in ("matched", "depth"):
-        drawn = OUTPUTS[output].draw(*(frames[kind] for kind in OUTPUTS[output].kinds), budget.share == 1)
+        made = OUTPUTS_2026[output]
+        drawn = made.draw(*(frames[kind] for kind in made.kinds), budget.share == 1)
         assert drawn.picture is not None
         pictures[output] = drawn.picture[0]
     found = goel2026.findings(*frames.values())

@@ -8,6 +8,8 @@ import pytest
 from innerloop.models import LinearTransformer
 from innerloop.tasks import LinearRegression
 from innerloop.train import Training, fit
+from innerloop.train.fit import make_trainer
+from innerloop.train.warm_chain import WarmChain
 
 _TASK = LinearRegression(3, 6, "uniform(0,2)")
 _ADAM = {"optimizer": "adam", "batch": 32}
@@ -47,6 +49,14 @@ def test_unknown_option():
 def test_options_out_of_range(options, named):
     with pytest.raises(ValueError, match=named):
         fit(make_model(), _TASK, **options)
+
+
+@pytest.mark.parametrize("sample, judged", [(16, 3200), (512, 102_400), (4096, 102_400)])
+def test_a_chain_judges_on_as_many_sequences_as_its_sample_warrants(sample, judged):
+    training = Training(optimizer="levenberg-marquardt", sample=sample).resolved("diag")
+    chain = make_trainer(make_model("diag"), _TASK, training)
+    assert isinstance(chain, WarmChain)
+    assert chain.judge == judged
 
 
 def test_model_and_task_of_different_dim():
