@@ -5,6 +5,7 @@ features of linear attention, no final LayerNorm, and the published pool, in hal
 in the folder, so that the same command goes on.
 
 python benchmarks/goel2026_arms.py --out runs/goel2026-arms
+python benchmarks/goel2026_arms.py --out runs/goel2026-arms --store
 """
 
 import argparse
@@ -50,6 +51,7 @@ def train(folder: Path, workers: int) -> None:
 def store(folder: Path) -> None:
     """The page of what the folder says of arms against each other."""
     files = [folder / "measured" / job.files["matched"] for job in map(Job, BUDGET.arms)]
+    files = [file for file in files if file.exists()]
     ran = sessions(folder)
     found = said.on_equal_terms(pl.concat([pl.read_parquet(file) for file in files]))
     note = f"{len(ran)} session{'s' * (len(ran) > 1)}, {ran['workers'].max()} processes"
@@ -81,6 +83,8 @@ if __name__ == "__main__":
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder of what is trained")
     parser.add_argument("--workers", type=int, default=2, help="processes")
+    parser.add_argument("--store", action="store_true", help="train nothing: the page of what is there")
     options = parser.parse_args()
-    train(options.out, options.workers)
+    if not options.store:
+        train(options.out, options.workers)
     store(options.out)
