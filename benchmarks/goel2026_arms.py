@@ -59,9 +59,11 @@ def store(folder: Path) -> None:
         f"Width {SETTING.width}, {SETTING.layers} layers, {SETTING.heads} heads, {SETTING.steps} steps of {SETTING.batch} "
         f"sequences, {BUDGET.seeds} seeds."
     )
-    cost = answered(
-        "What does it take?", sizes, [finding("wall minutes", ran["seconds"].sum() / 60, note=note)]
-    )
+    rows = [
+        finding("wall minutes", ran["seconds"].sum() / 60, note=note),
+        finding("arms", len(files), bar=str(len(BUDGET.arms)), note="trained so far"),
+    ]
+    cost = answered("What does it take?", sizes, rows)
     stamp = {
         "page": "Goel et al. (2026): arms on equal terms, 64 wide",
         "command": "python benchmarks/goel2026_arms.py",
