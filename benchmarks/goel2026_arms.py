@@ -1,8 +1,8 @@
 """Every arm of three layers that Muon trains in `innerloop reproduce goel2026 --budget full`, but 64 wide.
 
 At the published width they need a GPU; this answers the same questions on a laptop: hybrids by layer and by head, other
-features of linear attention, no final LayerNorm, and the published pool, in half an hour of two cores. What is done is kept
-in the folder, so that the same command goes on.
+features of linear attention, no final LayerNorm, and the published pool. What is done is kept in the folder, so that the
+same command goes on.
 
 python benchmarks/goel2026_arms.py --out runs/goel2026-arms
 python benchmarks/goel2026_arms.py --out runs/goel2026-arms --store
@@ -13,23 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
-from results import RESULTS, page
+from results import RESULTS, page, stamp_of
 from rich.console import Console
 
 from innerloop import display
 from innerloop.papers.findings import answered, finding
 from innerloop.papers.goel2026 import findings as said
-from innerloop.papers.goel2026.matched import Setting
 from innerloop.papers.goel2026.measured import carry_out
 from innerloop.papers.goel2026.study import BUDGETS, Job
 from innerloop.papers.processes import compiling, processes
 from innerloop.papers.sessions import session, sessions
 
-SETTING = Setting(
-    steps=2500, batch=32, every=250, judged=4096, rates=(("adam", (5e-4, 1e-3)), ("muon", (5e-3, 1e-2)))
-)
+SETTING = replace(BUDGETS["quick"].setting, steps=2500, judged=4096)
 ARMS = tuple(arm for arm in BUDGETS["full"].arms if arm.optimizer == "muon" and arm.layers is None)
-BUDGET = replace(BUDGETS["quick"], seeds=3, setting=SETTING, arms=ARMS)
+BUDGET = replace(BUDGETS["quick"], setting=SETTING, arms=ARMS)
 
 
 def train(folder: Path, workers: int) -> None:
@@ -68,10 +65,7 @@ def store(folder: Path) -> None:
         "page": "Goel et al. (2026): arms on equal terms, 64 wide",
         "command": "python benchmarks/goel2026_arms.py",
         "seed": "42 and the paper's next ones",
-        "git_revision": "; ".join(ran["git_revision"].unique(maintain_order=True)),
-        "machine": "; ".join(ran.select(pl.format("{}, {}", "platform", "device")).to_series().unique()),
-        "jax": "; ".join(ran["jax"].unique(maintain_order=True)),
-        "wall_seconds": float(ran["seconds"].sum()),
+        **stamp_of(ran),
     }
     frame = pl.concat([found, cost])
     frame = frame.with_columns(**{key: pl.lit(value) for key, value in stamp.items()})

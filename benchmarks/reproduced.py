@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import polars as pl
 from matplotlib.figure import Figure
-from results import RESULTS, page, row
+from results import RESULTS, page, row, stamp_of
 
 from innerloop.papers.findings import SCHEMA
 from innerloop.papers.goel2026 import findings as goel2026
@@ -126,12 +126,7 @@ def store(name: str, folder: Path) -> None:
         "page": f"{paper.title}: budget {budget}",
         "command": f"innerloop reproduce {name} --budget {budget}` and `python benchmarks/reproduced.py {name}",
         "seed": paper.seed,
-        "git_revision": _distinct(ran["git_revision"]),
-        "machine": _distinct(
-            ran.select(pl.format("{}, {}, {}", "platform", "backend", "device")).to_series()
-        ),
-        "jax": _distinct(ran["jax"]),
-        "wall_seconds": float(ran["seconds"].sum()),
+        **stamp_of(ran),
     }
     frame = pl.concat([found, _cost(paper.bars[budget], ran, lacks)]).with_columns(
         **{key: pl.lit(value) for key, value in stamp.items()}
@@ -140,10 +135,6 @@ def store(name: str, folder: Path) -> None:
     (RESULTS / f"{name}-{budget}.md").write_text(page(frame))
     for output, figure in pictures.items():
         figure.savefig(RESULTS.parent / "figures" / f"{name}_{budget}_{output}.png", dpi=200)
-
-
-def _distinct(values: pl.Series) -> str:
-    return "; ".join(values.unique(maintain_order=True))
 
 
 def _cost(bar: str, ran: pl.DataFrame, lacks: Sequence[dict]) -> pl.DataFrame:

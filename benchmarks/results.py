@@ -67,6 +67,20 @@ def record(
         print(frame.select("what", "bar", "measured", "standard_error"))
 
 
+def stamp_of(ran: pl.DataFrame) -> dict:
+    """What measured it, of the sessions of a command (`innerloop.papers.sessions`)."""
+
+    def distinct(values: pl.Series) -> str:
+        return "; ".join(values.unique(maintain_order=True))
+
+    return {
+        "git_revision": distinct(ran["git_revision"]),
+        "machine": distinct(ran.select(pl.format("{}, {}, {}", "platform", "backend", "device")).to_series()),
+        "jax": distinct(ran["jax"]),
+        "wall_seconds": float(ran["seconds"].sum()),
+    }
+
+
 def page(frame: pl.DataFrame) -> str:
     """The results as a page of the documentation."""
     last = frame.row(-1, named=True)
