@@ -18,6 +18,7 @@ import copy
 import hashlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -31,7 +32,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from innerloop.refused import describe, nearest
 from innerloop.study.spec import RunSpec, SpecError, parse_spec, read_yaml
 from innerloop.tasks import parse_noise
-from innerloop.train.settings import TRIAL
+from innerloop.train.settings import ONWARD, TRIAL
 
 
 class _When(BaseModel):
@@ -399,8 +400,8 @@ def _seconds(group: Group) -> float:
             updates = training.steps * training.batch * (2 if training.precision == "float64" else 1)
             shares = {depth: 1.0 for depth in spec.depths()}
             if training.start == "deeper":
-                deeper = spec.model.layers + 1
-                shares = {deeper: 1.0, spec.model.layers: 1 + deeper / TRIAL}
+                shares = {depth: (depth + 1) / math.prod(TRIAL) + 1 / ONWARD for depth in spec.depths()}
+                shares[spec.model.layers + 1] = 1.0
             total += sum(share * updates * (12e-6 + layer * depth) * size for depth, share in shares.items())
     return total
 

@@ -131,9 +131,9 @@ class RunSpec(_Section):
         return self
 
     def depths(self) -> range:
-        """The depths of the models that the run ends with: a warm chain keeps every one on its way."""
+        """The depths of the models that the run ends with: what goes through the depths keeps every one on its way."""
         training, deepest = self.train.resolved(self.model.kind), self.model.layers
-        return range(1 if training.has_chain and training.warm else deepest, deepest + 1)
+        return range(1 if training.passes_depths else deepest, deepest + 1)
 
     def name(self) -> str:
         """A folder name that a person can read: kind, depth, heads, noise and seed."""

@@ -8,7 +8,10 @@ from innerloop.train.objectives import Objective
 
 Optimizer = Literal["adam", "muon", "levenberg-marquardt"]
 
-TRIAL = 4  # where the start is deeper, a trial without a layer has so many times fewer steps than the rest
+# Where the start is deeper, a trial without a layer has so many times fewer steps and sequences in each than the first
+# training, and what goes on from the best of the trials so many times fewer steps.
+TRIAL = (4, 8)
+ONWARD = 2
 _STEPS = {"adam": 6000, "muon": 6000, "levenberg-marquardt": 30}
 _LEARNING_RATE = {"adam": 0.01, "muon": 0.02}
 
@@ -45,7 +48,7 @@ class Training(BaseModel):
         description="adam, muon: from random values; or, for full, from diag of every depth up to the model's, solved by "
         "levenberg-marquardt, each going on for this many steps and the better of both being kept; or from full with one "
         "layer more, trained for as many steps, without the layer that it misses least, which a trial of a quarter of the "
-        "steps without each of them says",
+        "steps on small batches without each of them says, going on for half of the steps, and so down to one layer",
     )
     starts: int = Field(
         default=4,
@@ -104,6 +107,11 @@ class Training(BaseModel):
     def trains_alone(self) -> bool:
         """Whether it has parts that no other run shares, however alike; of resolved options."""
         return self.has_chain or self.start == "deeper"
+
+    @property
+    def passes_depths(self) -> bool:
+        """Whether it yields a model of every depth up to the one asked for; of resolved options."""
+        return self.start == "deeper" or (self.has_chain and self.warm)
 
     def resolved(self, kind: str) -> "Training":
         """The same with every default that depends on the model's kind or the optimiser filled in."""
