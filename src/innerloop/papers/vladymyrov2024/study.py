@@ -1,7 +1,8 @@
 """What is trained to reproduce the paper: one study a budget, and which run holds which entry of Table 1.
 
-A warm chain of Levenberg-Marquardt passes through all shallower depths, so DIAG and GD++ need one run a problem; FULL,
-which Muon trains, needs a run a depth, but where it starts from such a chain.
+A warm chain of Levenberg-Marquardt passes through all shallower depths, so DIAG and GD++ need one run a problem. FULL, which
+Muon trains, needs a run a depth where it starts from random values, as in `smoke` and `quick`, and a run a problem where it
+starts from a deeper model or from DIAG, as in `full`.
 """
 
 from collections.abc import Iterable
@@ -31,10 +32,8 @@ PAPERS = ("gd++", "diag", "full")  # the methods that the paper has
 _UNIFORM = tuple(f"uniform(0,{top})" for top in range(1, 8))
 _THREE = "categorical(1,3,5)"
 _ALL = (NOISELESS, *_UNIFORM, "categorical(1,3)", _THREE)
-_LITTLE = {
-    "uniform(0,1)": 4,
-    "uniform(0,2)": 3,
-}  # so little noise that up to so many layers have poles from other starts
+# So little noise that FULL of up to so many layers has poles, where it does not start from DIAG.
+_LITTLE = {"uniform(0,1)": 4, "uniform(0,2)": 3}
 _FROM_DIAG = {
     "train.start": "diag",
     "train.learning_rate": 1e-3,
@@ -128,16 +127,18 @@ BUDGETS = {
             {"if": {"model.kind": "gd++"}, "set": {"train.sample": 384}},
         ),
     ),
-    # 3 models x 7 depths x 10 problems, and what the paper lacks: two hours of one core for chains, three for Muon.
+    # 3 models x 7 depths x 10 problems, and what the paper lacks: an hour of one core for chains, two for Muon.
     "full": Budget(
         problems=_ALL,
         models=(
             *_CHAINS,
-            *(("full", 1, layers) for layers in DEPTHS),
-            *(("full", 2, layers) for layers in (2, 4, 7)),
-            *((kind, 1, 8) for kind in PAPERS),  # Figure 7 only
+            ("full", 1, 7),
+            ("full", 2, 7),
+            *((kind, 1, 8) for kind in PAPERS),  # Figure 7
+            *((kind, 1, 3) for kind in PAPERS),
+            ("full", 1, 4),
         ),
-        steps={1: 2000, 2: 4000, 3: 4000, 4: 5000, 5: 5000, 6: 6000, 7: 6000, 8: 6000},
+        steps={7: 5000, 8: 5000},
         seeds=5,
         sequences=1_000_000,
         further_draws=90,
@@ -147,49 +148,58 @@ BUDGETS = {
         skip=(
             {"model.layers": 8, "task.noise": [law for law in _ALL if law != SPREAD]},
             {"model.layers": 8, "train.seed": [1, 2, 3, 4]},
-            {"model.kind": "full", "model.layers": [3, 5, 6], "train.seed": [1, 2, 3, 4]},
-            {"model.kind": "full", "model.layers": [1, 2, 3, 4, 5, 6], "task.noise": NOISELESS},
+            {
+                "model.layers": 7,
+                "model.heads": 1,
+                "task.noise": SPREAD,
+                "train.seed": 0,
+            },  # passed by 8 layers
             *(
-                {"model.kind": "full", "model.layers": list(range(1, depth)), "task.noise": law}
-                for law, depth in _LITTLE.items()
+                {
+                    "model.kind": kind,
+                    "model.layers": layers,
+                    "task.noise": [law for law in _ALL if law not in at],
+                }
+                for kind, layers, at in (
+                    (["gd++", "diag"], 3, (NOISELESS,)),
+                    ("full", 3, (NOISELESS, "uniform(0,2)")),
+                    ("full", 4, ("uniform(0,1)",)),
+                )
             ),
             {
                 "model.kind": "full",
                 "model.heads": 2,
                 "task.noise": [law for law in _ALL if law not in (SPREAD, MATRICES, _THREE)],
             },
-            {"model.kind": "full", "model.heads": 2, "model.layers": [2, 4], "task.noise": _THREE},
         ),
         when=(
             {
-                "if": {"model.kind": ["gd++", "diag"]},
+                "if": {"model.kind": ["gd++", "diag"], "model.heads": 1},
                 "set": {"train.starts": 8, "train.sample": 2048},
             },
-            # Without noise, and with little of it in few layers, Muon alone stays above DIAG, which FULL contains: one run
-            # from it yields every depth.
+            {
+                "if": {"model.kind": "diag", "model.heads": 2},
+                "set": {"train.starts": 8, "train.sample": 1024},
+            },
+            # Without noise the deep have lower medians from small samples, and the shallow poles.
+            {
+                "if": {"model.kind": ["gd++", "diag"], "model.layers": 7, "task.noise": NOISELESS},
+                "set": {"train.sample": 512},
+            },
+            {"if": {"model.kind": "full", "model.layers": [7, 8]}, "set": {"train.start": "deeper"}},
+            # Without noise, and with little of it in few layers, Muon alone stays above DIAG, which FULL contains.
             *(
                 {"if": {"model.kind": "full", "model.layers": depths, "task.noise": law}, "set": _FROM_DIAG}
-                for law, depths in ((NOISELESS, 7), *_LITTLE.items())
+                for law, depths in ((NOISELESS, [3, 7]), *_LITTLE.items())
             ),
-            # At three layers it ends in a basin that is hardly better than DIAG, and a model of four without one does not.
             {
-                "if": {
-                    "model.kind": "full",
-                    "model.heads": 1,
-                    "model.layers": 3,
-                    "task.noise": [law for law in _ALL if law not in (NOISELESS, *_LITTLE)],
-                },
-                "set": {"train.start": "deeper", "train.steps": 3000},
+                "if": {"model.kind": "full", "model.layers": 7, "task.noise": NOISELESS},
+                "set": {"train.sample": 512},
             },
-            # Three levels take longer: 7 layers, 20 000 steps were needed to come below the published number.
+            # Three levels take longer.
             {
-                "if": {
-                    "model.kind": "full",
-                    "model.heads": 1,
-                    "task.noise": _THREE,
-                    "model.layers": [5, 6, 7],
-                },
-                "set": {"train.steps": 16_000},
+                "if": {"model.kind": "full", "model.heads": 1, "task.noise": _THREE},
+                "set": {"train.steps": 12_000},
             },
             {
                 "if": {"model.kind": "full", "model.heads": 2, "task.noise": _THREE},
