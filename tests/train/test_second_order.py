@@ -198,3 +198,20 @@ def test_working_set_holds_the_hardest_and_keeps_the_total_weight(key, rng):
     np.testing.assert_array_equal(chosen[:10], pool.weights[worst])
     assert len(np.unique(np.asarray(part.moments.S)[:, 0, 0])) == 30
     np.testing.assert_allclose(chosen.sum(), 1, rtol=1e-12)
+
+
+def test_the_mean_of_losses_does_not_overflow_in_float32(key):
+    """A model with a pole: each of its losses is a float32, their sum is none."""
+    model = LinearTransformer.diag(3, 1, key=key, context=6, label_scale=0.5)
+    model = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), model)
+    examples = draw_many(LinearRegression(3, 6, "uniform(0,2)"), "bayes", key, 4096)
+    examples = jax.tree.map(lambda leaf: leaf.astype(np.float32), examples)
+    losses = second_order.pool_losses(model, examples)
+    scale = np.float32(np.sqrt(1e38 / losses.max()))
+    huge = second_order.unflat(model, second_order.flat(model) * np.sqrt(scale))
+    with np.errstate(all="raise"):
+        losses = second_order.pool_losses(huge, examples)
+        mean = second_order.mean_loss(huge, examples)
+    assert losses.dtype == np.float32 and np.isfinite(losses).all()
+    assert losses.astype(float).sum() > np.finfo(np.float32).max
+    assert mean == pytest.approx(losses.astype(float).mean(), rel=1e-12)

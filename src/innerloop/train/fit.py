@@ -21,7 +21,7 @@ from innerloop.train.first_order import FirstOrder
 from innerloop.train.from_deeper import FromDeeper
 from innerloop.train.from_diag import FromDiag
 from innerloop.train.objectives import Examples, draw_many
-from innerloop.train.second_order import pool_losses
+from innerloop.train.second_order import mean_loss
 from innerloop.train.settings import Training
 from innerloop.train.warm_chain import WarmChain
 
@@ -262,7 +262,7 @@ class _Regrets:
         if self._together:
             return [float(loss) for loss in np.asarray(_mean_losses(list(models), examples))]
         regrets = [
-            self._known(task, model) or float(pool_losses(model, own).mean())
+            self._known(task, model) or mean_loss(model, own)
             for task, model, own in zip(tasks, models, examples, strict=True)
         ]
         self._last = [

@@ -146,6 +146,11 @@ def pool_losses(model: LinearTransformer, examples: Examples) -> np.ndarray:
     return _losses(model, flat(model), examples)
 
 
+def mean_loss(model: LinearTransformer, examples: Examples) -> float:
+    """Mean half squared error, summed in float64: of a model with a pole the sum may overflow in float32."""
+    return float(pool_losses(model, examples).mean(dtype=np.float64))
+
+
 def least(
     models: Sequence[LinearTransformer], task: LinearRegression, objective: Objective, seed: int, count: int
 ) -> int:
@@ -153,7 +158,7 @@ def least(
     is not a number is the worst."""
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _NO_STEP), _JUDGE_STREAM)
     fresh = draw_many(task, objective, key, count)
-    losses = [pool_losses(model, fresh).mean() for model in models]
+    losses = [mean_loss(model, fresh) for model in models]
     return int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
 
 

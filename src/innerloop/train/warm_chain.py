@@ -281,9 +281,7 @@ class WarmChain:
         if heavy and hardened < 2:
             return self._begin(state.at(hardened=hardened + 1), model, "polish")
         # Both on the draw that neither has been trained on.
-        unpolished = float(
-            second_order.pool_losses(state.solved[-1], self._draw("judge", draw, self.judge)).mean()
-        )
+        unpolished = second_order.mean_loss(state.solved[-1], self._draw("judge", draw, self.judge))
         if loss <= unpolished:
             state = replace(state, solved=(*state.solved[:-1], model)).at(
                 judged=(*state.place.judged[:-1], loss)
