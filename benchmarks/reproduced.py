@@ -60,8 +60,9 @@ def _vladymyrov2024(folder: Path) -> Reproduced:
         return read(folder / "measured", [part for part in parts if name in part.frames], name)
 
     pictures = {}
-    for output in ("figure1", "regret") if budget == "full" else ():
-        ((pictures[output], _),) = OUTPUTS_2024[output].draw(frame, folder).pictures.values()
+    for output in ("figure1", "regret", "curves") if budget == "full" else ():
+        drawn = OUTPUTS_2024[output].draw(frame, folder).pictures
+        pictures |= {name: figure for name, (figure, _) in drawn.items()}
     return Reproduced(budget, vladymyrov2024.findings(frame), pictures=pictures)
 
 

@@ -518,6 +518,24 @@ def test_losses_while_training_are_medians_between_all_seeds():
     assert mark.get_markeredgecolor() == METHODS["linear"].colour
 
 
+def test_losses_while_training_may_have_axes_of_their_own():
+    """One panel has a single report: its axis has room on both sides, and the published number is held by its own only."""
+    rows = [("a", 1, 1e-9), ("a", 30, 1e-12), ("b", 1, 0.3)]
+    frame = pl.DataFrame(
+        [(name, "muon", 0, count, value) for name, count, value in rows],
+        schema=trained().columns,
+        orient="row",
+    )
+    figure = figures.losses_while_training(
+        frame, loss="regret", published={("b", "muon"): 0.2}, seen="updates", share=False
+    )
+    one, other = panels(figure).values()
+    assert one.get_xlim() == (1, 30) and other.get_xlim() == (0.8, 1.25)
+    assert one.get_ylim()[0] < 1e-12 and 1e-9 < one.get_ylim()[1] < 1e-8
+    assert 0.15 < other.get_ylim()[0] < 0.2 and 0.3 < other.get_ylim()[1] < 0.4
+    assert figure.get_supxlabel() == "updates"
+
+
 @pytest.mark.parametrize("ends", [(800, 19_200), (8000, 72_000), (12_800, 256_000), (16_000, 960_000)])
 def test_sequences_in_three_panels_have_labels_that_do_not_overlap(ends):
     rows = [

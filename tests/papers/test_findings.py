@@ -7,8 +7,9 @@ import polars as pl
 import pytest
 
 from innerloop.papers.sessions import FILE, session, sessions
-from innerloop.papers.vladymyrov2024.findings import findings
+from innerloop.papers.vladymyrov2024.findings import findings, worse
 from innerloop.papers.vladymyrov2024.measured import _differences
+from innerloop.papers.vladymyrov2024.outputs import OUTPUTS
 
 PROBLEM = "uniform(0,5)"
 FLOOR = 0.04
@@ -91,6 +92,40 @@ def test_entries_worse_than_published_are_listed_and_all_are_counted():
     assert "1 are worse by more than 2 of both errors" in table["answer"][0]
     every = asked(found, "Every entry")
     assert every.filter(pl.col("note") == "not in the paper")["measured"].to_list() == [0.9, FLOOR]
+
+
+def test_training_curves_are_of_the_entries_that_errors_do_not_explain(tmp_path):
+    """Published at two layers: DIAG 0.242, FULL 0.245, with errors of 0.002."""
+    table = losses({("diag", 2): 0.2435, ("full", 2): 0.3, ("constrr", None): 0.9})
+    assert [(entry.method, entry.layers, entry.resists) for entry in worse(table)] == [
+        ("diag", 2, False),
+        ("full", 2, True),
+        ("constrr", None, True),
+    ]
+    (_, full, _) = worse(table)
+    assert full.distance == pytest.approx((0.3 - 0.245) / np.hypot(0.002, 1e-4))
+    told = [("without layer 1", 9.0), ("muon", 0.5), ("muon", np.inf), ("muon", 0.26)]
+    rows = [(PROBLEM, name, 2, n + 1, *report) for name in ("diag", "full") for n, report in enumerate(told)]
+    names = ["problem", "method", "layers", "report", "phase", "regret"]
+    held = {"losses": table, "curves": pl.DataFrame(rows, schema=names, orient="row")}
+    drawn = OUTPUTS["curves"].draw(held.__getitem__, tmp_path)
+    (row,) = drawn.grids[0].rows
+    assert row == ("\u03c3 ~ U(0, 5): FULL, 2 layers", "0.30000", "0.245", "27.5")
+    ((figure, _),) = drawn.pictures.values()
+    (axes,) = figure.axes
+    line, mark = axes.lines
+    np.testing.assert_array_equal(line.get_xydata(), [(1, 0.5), (3, 0.26)])
+    assert tuple(mark.get_xydata()[0]) == pytest.approx((3, 0.245 - FLOOR))
+    kept = pl.read_csv(tmp_path / "curves.csv")
+    assert kept["regret"].to_list() == [0.5, 0.26] and set(kept["phase"]) == {"Muon"}
+
+
+def test_where_none_resists_no_curve_is_drawn(tmp_path):
+    held = {"losses": losses({("full", 2): 0.2}), "curves": pl.DataFrame()}
+    drawn = OUTPUTS["curves"].draw(held.__getitem__, tmp_path)
+    assert (
+        not drawn.pictures and drawn.grids[0].rows == (("none", "", "", ""),) and not list(tmp_path.iterdir())
+    )
 
 
 def test_with_nothing_worse_the_table_says_so():

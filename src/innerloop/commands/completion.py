@@ -20,6 +20,7 @@ OUTPUTS = {
         "table1",
         *(f"figure{number}" for number in range(1, 8)),
         "regret",
+        "curves",
         "theorems",
         "mechanisms",
         "findings",

@@ -32,6 +32,8 @@ def losses_while_training(
     *,
     loss: str,
     published: dict[tuple[str, str], float] | None = None,
+    seen: str = SEEN,
+    share: bool = True,
     columns: int = 3,
     title: str = "",
 ) -> Figure:
@@ -43,6 +45,8 @@ def losses_while_training(
         frame: columns panel, method, seed, sequences (> 0) and value (the loss, > 0).
         loss: what `value` is, on the vertical axis.
         published: last values to stand beside ours, by (panel, method): a hollow mark at the line's end.
+        seen: what `sequences` counts, where it is something else.
+        share: one pair of axes for all panels.
         columns: panels in a row.
         title: above all panels.
 
@@ -65,11 +69,13 @@ def losses_while_training(
     spread = table.group_by("panel", "method", "sequences", maintain_order=True).agg(
         median=value.median(), least=value.min(), greatest=value.max()
     )
-    figure, panels = grid(names, columns=columns, title=title, x=SEEN, y=loss)
-    seen = table["sequences"].to_numpy()
-    ends = [float(seen.min()), float(seen.max())]
+    figure, panels = grid(names, columns=columns, title=title, x=seen, y=loss)
     for name, axes in panels.items():
-        loss_axis(axes, [*table["value"], *(published or {}).values()], log=True, small=True)
+        held = table if share else table.filter(pl.col("panel") == name)
+        levels = [level for (place, _), level in (published or {}).items() if share or place == name]
+        loss_axis(axes, [*held["value"], *levels], log=True, small=True)
+        ends = [float(held["sequences"].min()), float(held["sequences"].max())]
+        ends = ends if ends[0] < ends[1] else [ends[0] * 0.8, ends[1] * 1.25]
         axes.set_xscale("log")
         axes.set_xlim(*ends)
         log_ticks(axes.xaxis, *ends, small=True)

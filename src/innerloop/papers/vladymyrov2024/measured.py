@@ -5,6 +5,7 @@ differences-PROBLEM what one kind of model loses above another of the same depth
 profiles-PROBLEM    losses at each sigma, after every layer (Figures 2, 3, 6 and 7)
 layers-SEED         adjusted loss after every layer (Figure 5)
 matrices            P and Q of one model (Figure 4)
+curves-PROBLEM      regret while the models of a problem were trained
 checks, solver, contexts              theorems
 ablations, scales, steps              mechanisms
 """
@@ -89,7 +90,7 @@ class Part:
             "profiles": 2 * budget.levels * budget.profile,  # every layer's prediction is read
             "layers": min(budget.sequences, PUBLISHED_DRAW),
         }.get(self.kind, budget.probes)
-        return 12 + sequences * (20e-6 + 1.2e-6 * layers)
+        return 1 if self.kind == "curves" else 12 + sequences * (20e-6 + 1.2e-6 * layers)
 
 
 def parts_of(entries: Iterable[Entry], budget: Budget) -> tuple[Part, ...]:
@@ -101,7 +102,11 @@ def parts_of(entries: Iterable[Entry], budget: Budget) -> tuple[Part, ...]:
         own = [entry for entry in entries if entry.problem == problem and entry.seed == 0]
         table = [entry for entry in own if entry.layers in DEPTHS]
         shown = own if problem == SPREAD else _deepest(table)
-        parts += [Part("losses", problem, tuple(table)), Part("profiles", problem, tuple(shown))]
+        parts += [
+            Part("losses", problem, tuple(table)),
+            Part("profiles", problem, tuple(shown)),
+            Part("curves", problem, tuple(table)),
+        ]
     spread = [entry for entry in entries if entry.problem == SPREAD and entry.layers in DEPTHS]
     for seed in range(budget.seeds):
         own = [entry for entry in spread if entry.seed == seed and entry.method in PAPERS]
@@ -125,9 +130,14 @@ def read(folder: Path, parts: Iterable[Part], frame: str) -> pl.DataFrame:
 
 
 def measure(part: Part, budget: str, runs: dict[Entry, Path], folder: Path) -> None:
-    """Do a part: load its models from the folders of their runs, and write its frames into `folder`."""
-    models = {entry: load_run(runs[entry]).exact_by_depth[entry.layers] for entry in part.entries}
-    for frame, found in _MEASURES[part.kind](part, models, BUDGETS[budget]).items():
+    """Do a part: load what it is about from the folders of the runs, and write its frames into `folder`."""
+    loaded = {entry: load_run(runs[entry]) for entry in part.entries}
+    if part.kind == "curves":
+        frames = _curves({entry: run.history for entry, run in loaded.items()})
+    else:
+        models = {entry: run.exact_by_depth[entry.layers] for entry, run in loaded.items()}
+        frames = _MEASURES[part.kind](part, models, BUDGETS[budget])
+    for frame, found in frames.items():
         write_atomically(folder / part.file(frame), found.write_parquet)
 
 
@@ -281,6 +291,23 @@ def _layers(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]
         for layer, estimate in enumerate(evaluation.per_layer)
     ]
     return {"layers": pl.DataFrame(rows)}
+
+
+def _curves(histories: dict[Entry, pl.DataFrame]) -> dict[str, pl.DataFrame]:
+    """What was reported of each depth, counted from its own first report."""
+    own = [
+        history.filter(layers=entry.layers)
+        .with_row_index("report", offset=1)
+        .select(
+            pl.lit(entry.problem).alias("problem"),
+            pl.lit(entry.method).alias("method"),
+            pl.col("layers", "report").cast(pl.Int64),
+            "phase",
+            "regret",
+        )
+        for entry, history in histories.items()
+    ]
+    return {"curves": pl.concat(own)}
 
 
 def _matrices(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:

@@ -11,7 +11,7 @@ from innerloop import figures
 from innerloop.figures.axes import power
 from innerloop.figures.grid import spelt
 from innerloop.papers.findings import grids
-from innerloop.papers.vladymyrov2024.findings import findings, results
+from innerloop.papers.vladymyrov2024.findings import findings, results, worse
 from innerloop.papers.vladymyrov2024.measured import Part, read
 from innerloop.papers.vladymyrov2024.study import HEAVY, NOISELESS, PAPERS, SPREAD
 from innerloop.report import Grid, Picture, Section, Table1, html, number, write_table1
@@ -197,6 +197,67 @@ def _regret(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     return Drawn({"regret": (figure, caption)})
 
 
+_PHASES = {
+    "solve": "Levenberg-Marquardt",
+    "polish": "the same, on hard sequences",
+    "muon": "Muon",
+    "adam": "Adam",
+}
+
+
+def _curves(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
+    losses, curves = frame("losses"), frame("curves")
+    floors = dict(losses.filter(method="floor").select("problem", "value").iter_rows())
+    rows, lines, published = [], [], {}
+    for entry in worse(losses):
+        if not entry.resists or entry.layers is None:
+            continue
+        name = f"{spelt(entry.problem)}\n{spelt(entry.method)}, {_plural(entry.layers)}"
+        rows.append((name.replace("\n", ": "), number(entry.value), entry.published, f"{entry.distance:.1f}"))
+        own = curves.filter(
+            pl.col("phase").is_in(list(_PHASES)),  # not trials
+            pl.col("regret").is_finite() & (pl.col("regret") > 0),
+            problem=entry.problem,
+            method=entry.method,
+            layers=entry.layers,
+        )
+        count = (pl.col("report") - pl.col("report").min() + 1).alias("report")
+        lines.append(
+            own.select(pl.lit(name).alias("entry"), pl.col("phase").replace(_PHASES), count, "regret")
+        )
+        if (left := float(entry.published) - floors[entry.problem]) > 0 and len(own):
+            published[name, lines[-1]["phase"][-1]] = left
+    grid = Grid(
+        "Entries of Table 1 that are worse than published by more than two of both standard errors together. The distance "
+        "is in units of these.",
+        ("entry", "ours", "published", "distance"),
+        tuple(rows) or (("none", "", "", ""),),
+    )
+    if not rows:
+        return Drawn(grids=(grid,))
+    table = pl.concat(lines)
+    table.with_columns(pl.col("entry").str.replace("\n", ": ", literal=True)).write_csv(folder / "curves.csv")
+    figure = figures.losses_while_training(
+        table.select(
+            pl.col("entry").alias("panel"),
+            pl.col("phase").alias("method"),
+            pl.lit(0).alias("seed"),
+            pl.col("report").alias("sequences"),
+            pl.col("regret").alias("value"),
+        ),
+        loss="regret of the model in training",
+        published=published,
+        seen="iterations of Levenberg-Marquardt, or hundreds of Muon's updates",
+        share=False,
+        columns=3,
+    )
+    caption = (
+        "Regret on a fixed draw while the best start of that depth is trained. A hollow mark is the published number less "
+        "the Bayes floor, where it is above that."
+    )
+    return Drawn({"curves": (figure, caption)}, (grid,))
+
+
 def _theorems(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     checks, solver, contexts = (frame(name) for name in ("checks", "solver", "contexts"))
     layers = solver.filter(pl.col("layers").is_finite()).select(
@@ -365,6 +426,7 @@ OUTPUTS = {
         _figure7,
     ),
     "regret": Output("Regret against depth", _of("losses"), _regret),
+    "curves": Output("Training curves of entries that resist", _of("losses", "curves"), _curves),
     "theorems": Output("Theorems", _of("theorems"), _theorems),
     "mechanisms": Output("Mechanisms", _of("mechanisms"), _mechanisms),
     "findings": Output("What it says", _of("losses", "layers", "theorems"), _findings),
