@@ -115,7 +115,7 @@ def test_training_curves_are_of_the_entries_that_errors_do_not_explain(tmp_path)
     (axes,) = figure.axes
     line, mark = axes.lines
     np.testing.assert_array_equal(line.get_xydata(), [(1, 0.5), (3, 0.26)])
-    assert tuple(mark.get_xydata()[0]) == pytest.approx((3, 0.245 - FLOOR))
+    assert tuple(np.asarray(mark.get_xydata())[0]) == pytest.approx((3, 0.245 - FLOOR))
     kept = pl.read_csv(tmp_path / "curves.csv")
     assert kept["regret"].to_list() == [0.5, 0.26] and set(kept["phase"]) == {"Muon"}
 

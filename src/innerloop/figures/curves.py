@@ -74,7 +74,8 @@ def losses_while_training(
         held = table if share else table.filter(pl.col("panel") == name)
         levels = [level for (place, _), level in (published or {}).items() if share or place == name]
         loss_axis(axes, [*held["value"], *levels], log=True, small=True)
-        ends = [float(held["sequences"].min()), float(held["sequences"].max())]
+        counts = held["sequences"].to_numpy()
+        ends = [float(counts.min()), float(counts.max())]
         ends = ends if ends[0] < ends[1] else [ends[0] * 0.8, ends[1] * 1.25]
         axes.set_xscale("log")
         axes.set_xlim(*ends)
