@@ -14,6 +14,7 @@ from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from innerloop.memory import shed_programs
 from innerloop.signals import asked_to_stop
 from innerloop.study.runner import Outcome, Task, do_task
 from innerloop.threads import cores, one_thread_each
@@ -227,3 +228,4 @@ def _serve(connection: Connection) -> None:
             say("stopped")
         except Exception as error:  # one group's failure is not the study's
             say("failed", f"{type(error).__name__}: {error}")
+        shed_programs()

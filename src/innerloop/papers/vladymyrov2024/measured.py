@@ -28,6 +28,7 @@ from innerloop.evaluation import (
 )
 from innerloop.evaluation.losses import CHUNK, draw_losses
 from innerloop.files import write_atomically
+from innerloop.memory import shed_programs
 from innerloop.papers.vladymyrov2024.printed import CONTEXT, DIM, published
 from innerloop.papers.vladymyrov2024.study import (
     BUDGETS,
@@ -139,6 +140,7 @@ def measure(part: Part, budget: str, runs: dict[Entry, Path], folder: Path) -> N
         frames = _MEASURES[part.kind](part, models, BUDGETS[budget])
     for frame, found in frames.items():
         write_atomically(folder / part.file(frame), found.write_parquet)
+    shed_programs()
 
 
 def _losses(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
