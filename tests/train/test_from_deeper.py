@@ -1,6 +1,7 @@
 """FULL from a deeper one: depth after depth the layer that it misses least goes, and the same from any checkpoint."""
 
 import itertools
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from innerloop.study.plan import shape
 from innerloop.tasks import LinearRegression
 from innerloop.train import second_order
 from innerloop.train.first_order import FirstOrder
-from innerloop.train.from_deeper import FromDeeper
+from innerloop.train.from_deeper import FromDeeper, FromDeeperState
 from innerloop.train.objectives import draw, draw_many
 
 TASK = LinearRegression(3, 6, "uniform(0,2)")
@@ -105,6 +106,38 @@ def test_a_spec_yields_every_depth_and_trains_with_no_other():
     assert spec.depths() == range(1, 4) and shape(spec) is None
     with pytest.raises(SpecError, match="init_scale must be 1 where train.start is not random, got 2"):
         parse_spec({"model": {"kind": "full", "init_scale": 2.0}, "train": {"start": "deeper"}})
+
+
+def test_stages_have_the_steps_batches_and_sequences_that_the_settings_say(seed):
+    whole = replace(make(seed, steps=200).gradients, batch=96, devices=2)
+    trainer = FromDeeper(whole, seed=seed)
+    first = LinearTransformer.full(3, 3, key=jax.random.key(seed), **SCALES)
+    trials = [
+        trainer._trainer(FromDeeperState((first,), (first.without_layer(0),) * done)) for done in range(3)
+    ]
+    onward = trainer._trainer(FromDeeperState((first,), best=first.without_layer(0)))
+    assert trainer._trainer(FromDeeperState()) is whole
+    assert {(trial.steps, trial.batch) for trial in trials} == {(50, 12)}  # 6 of 48 on each device
+    assert (onward.steps, onward.batch) == (100, 96)
+    deeper = FromDeeperState((first, first.without_layer(0)))
+    streams = [whole.data_seed, trials[0].data_seed, onward.data_seed, trainer._trainer(deeper).data_seed]
+    assert len({trial.data_seed for trial in trials}) == 1 and len(set(streams)) == 4
+    tiny = FromDeeper(replace(whole, steps=3, batch=2), seed=seed)
+    trial = tiny._trainer(FromDeeperState((first,)))
+    assert (trial.steps, trial.batch) == (1, 2)
+
+
+def test_fit_gives_every_depth_and_reports_the_deeper_one(seed):
+    full = LinearTransformer.full(3, 2, key=jax.random.key(seed), **SCALES)
+    found = il.fit(full, TASK, seed=seed, optimizer="muon", start="deeper", steps=16, batch=32)
+    assert {depth: model.layers for depth, model in found.by_depth.items()} == {1: 1, 2: 2}
+    assert found.model is found.by_depth[2]
+    phases = found.history.group_by("layers", maintain_order=True).agg("phase")
+    assert {row[0]: set(row[1]) for row in phases.iter_rows()} == {
+        3: {"deeper"},
+        2: {"without layer 1", "without layer 2", "without layer 3", "muon"},
+        1: {"without layer 1", "without layer 2", "muon"},
+    }
 
 
 def test_fit_and_spec_refuse_other_kinds():

@@ -342,14 +342,14 @@ def _product_forward(x, weight):
 def _product_backward(saved, gradient):
     x, weight = saved
     rows, above = (each.reshape(-1, each.shape[-1]) for each in (x, gradient))
-    apart = jax.lax.optimization_barrier  # or the compiler would put transpose and product together again
+    apart = jax.lax.optimization_barrier  # or the compiler would put product and transpose together
     small = rows.shape[1] <= above.shape[1]
     of_weight = _transposed(rows) @ above if small else apart(_transposed(above) @ rows).T
     return (gradient @ weight.T).astype(x.dtype), of_weight.astype(weight.dtype)
 
 
 def _transposed(x: Float[Array, "rows columns"]) -> Float[Array, "columns rows"]:
-    """`x.T` as a product with the identity, which the compiler does not take apart.
+    """`x.T` of a finite `x` as a product with the identity, which the compiler does not take apart.
 
     A plain transpose it fuses with what makes `x`: of the gradient of a residual stream that is a sum over all layers
     above, which it would compute again for every transpose, column by column.

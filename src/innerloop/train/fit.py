@@ -36,7 +36,8 @@ class Fit:
 
     Attributes:
         model: the trained model.
-        by_depth: the models of every depth on the way of a warm chain; else the model alone.
+        by_depth: the models of every depth that training passes, in a warm chain or from `diag` or a deeper start; else the
+            model alone.
         exact: the same as NumPy arrays in the precision of training, for storage.
         history: one row a reporting interval: step, phase, layers, loss, regret, seconds, ..
         training: the options, with every default filled in.
@@ -260,7 +261,8 @@ class _Regrets:
                 )
         examples = [self._examples[task.identity] for task in tasks]
         if self._together:
-            return [float(loss) for loss in np.asarray(_mean_losses(list(models), examples))]
+            losses = np.asarray(_all_losses(list(models), examples))
+            return losses.mean(axis=1, dtype=np.float64).tolist()
         regrets = [
             self._known(task, model) or mean_loss(model, own)
             for task, model, own in zip(tasks, models, examples, strict=True)
@@ -279,8 +281,8 @@ class _Regrets:
 
 
 @eqx.filter_jit
-def _mean_losses(models: list[LinearTransformer], examples: list[Examples]) -> Float[Array, "models"]:
-    """What every model loses on its examples."""
+def _all_losses(models: list[LinearTransformer], examples: list[Examples]) -> Float[Array, "models N"]:
+    """What every model loses on each of its examples."""
     arrays, pattern = eqx.partition(models[0], eqx.is_array)
     leaves = [jax.tree.leaves(eqx.filter(model, eqx.is_array)) for model in models]
     scales = jnp.stack([jnp.asarray(model.label_scale, leaves[0][0].dtype) for model in models])
@@ -288,7 +290,7 @@ def _mean_losses(models: list[LinearTransformer], examples: list[Examples]) -> F
     def loss(each):
         leaves, scale, examples = each
         model = eqx.combine(jax.tree.unflatten(jax.tree.structure(arrays), leaves), pattern)
-        return examples.losses(model.with_label_scale(scale).final_weights(examples.moments)).mean()
+        return examples.losses(model.with_label_scale(scale).final_weights(examples.moments))
 
     together = jax.tree.map(lambda *each: jnp.stack(each), *zip(leaves, scales, examples, strict=True))
     return jax.vmap(loss)(together)

@@ -47,8 +47,8 @@ class Training(BaseModel):
         default="random",
         description="adam, muon: from random values; or, for full, from diag of every depth up to the model's, solved by "
         "levenberg-marquardt, each going on for this many steps and the better of both being kept; or from full with one "
-        "layer more, trained for as many steps, without the layer that it misses least, which a trial of a quarter of the "
-        "steps on small batches without each of them says, going on for half of the steps, and so down to one layer",
+        "layer more, trained for as many steps: short trials on small batches say which of its layers it misses least, "
+        "what is left goes on for half of the steps, and so down to one layer",
     )
     starts: int = Field(
         default=4,

@@ -291,7 +291,7 @@ class WarmChain:
     def _judged(self, state: ChainState) -> tuple[float, bool, ChainState]:
         """The loss on a fresh draw, whether a few sequences carry it, and a state that has learned which."""
         examples = self._draw("judge", state.place.rounds, self.judge)
-        losses = second_order.pool_losses(state.current.model, examples)
+        losses = second_order.pool_losses(state.current.model, examples).astype(np.float64)  # for their sums
         loss = float(losses.mean())
         heavy = not np.isfinite(loss) or bool(np.sort(losses)[-10:].sum() > self.tail * losses.sum())
         if not heavy:

@@ -199,7 +199,7 @@ def _regret(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
 
 _PHASES = {
     "solve": "Levenberg-Marquardt",
-    "polish": "the same, on hard sequences",
+    "polish": "the same, a larger sample",
     "muon": "Muon",
     "adam": "Adam",
 }
@@ -236,6 +236,8 @@ def _curves(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     if not rows:
         return Drawn(grids=(grid,))
     table = pl.concat(lines)
+    if table.is_empty():  # of models that have poles from their first report on
+        return Drawn(grids=(grid,))
     table.with_columns(pl.col("entry").str.replace("\n", ": ", literal=True)).write_csv(folder / "curves.csv")
     figure = figures.losses_while_training(
         table.select(
