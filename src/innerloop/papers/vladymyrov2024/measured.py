@@ -91,6 +91,8 @@ class Part:
             "profiles": 2 * budget.levels * budget.profile,  # every layer's prediction is read
             "layers": min(budget.sequences, PUBLISHED_DRAW),
         }.get(self.kind, budget.probes)
+        if self.kind == "losses" and self.about == NOISELESS:
+            sequences += budget.further_draws * PUBLISHED_DRAW
         return 1 if self.kind == "curves" else 12 + sequences * (20e-6 + 1.2e-6 * layers)
 
 
