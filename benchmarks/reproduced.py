@@ -28,7 +28,7 @@ from innerloop.papers.vladymyrov2024 import findings as vladymyrov2024
 from innerloop.papers.vladymyrov2024.measured import parts_of, read
 from innerloop.papers.vladymyrov2024.outputs import OUTPUTS as OUTPUTS_2024
 from innerloop.papers.vladymyrov2024.study import BUDGETS as VLADYMYROV2024
-from innerloop.papers.vladymyrov2024.study import entries, plan_of
+from innerloop.papers.vladymyrov2024.study import candidates, plan_of
 
 _COST = "What does it take?"
 
@@ -54,7 +54,7 @@ class Paper(NamedTuple):
 def _vladymyrov2024(folder: Path) -> Reproduced:
     source = (folder / "study.yaml").read_text()
     budget = next(name for name in VLADYMYROV2024 if plan_of(name).source == source)
-    parts = parts_of(entries(plan_of(budget).runs), VLADYMYROV2024[budget])
+    parts = parts_of(candidates(plan_of(budget).runs), VLADYMYROV2024[budget])
 
     def frame(name: str) -> pl.DataFrame:
         return read(folder / "measured", [part for part in parts if name in part.frames], name)

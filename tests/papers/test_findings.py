@@ -57,6 +57,7 @@ def frames(
         "losses": losses(values),
         "differences": pairs.with_columns(problem=pl.lit(PROBLEM)),
         "layers": seeds,
+        "choice": pl.DataFrame(),
         "checks": pl.DataFrame(
             {
                 "theorem": ["Theorem 4.1", "Lemma 4.3"],
@@ -157,6 +158,18 @@ def test_spread_is_over_seeds_and_broken_theorems_are_said_to_fail():
     theorems = asked(found, "theorems")
     assert theorems["note"].to_list() == ["holds", "fails"] and "1 of 2 checks hold" in theorems["answer"][0]
     assert asked(found, "one sequence")["measured"].item() == pytest.approx(0.7)
+
+
+def test_the_run_that_is_kept_is_held_against_the_best_of_its_rivals():
+    runs = [("deeper", 0.06, False), ("random", 0.05, True), ("diag", 0.0625, False)]
+    columns = ["problem", "method", "layers", "run", "loss", "chosen"]
+    choice = pl.DataFrame([(PROBLEM, "full", 5, *run) for run in runs], schema=columns, orient="row")
+    table = asked(findings((frames({("full", 5): 0.05}) | {"choice": choice}).get), "Which run is kept")
+    assert table["what"].to_list() == ["uniform(0,5): FULL, 5 layers"]
+    assert table["measured"].item() == pytest.approx(0.05 / 0.06)
+    assert table["note"].item() == "random rather than deeper, diag"
+    nothing = findings(frames({("full", 5): 0.05}).get)
+    assert not nothing["group"].str.contains("Which run is kept").any()
 
 
 def test_differences_are_paired(rng):

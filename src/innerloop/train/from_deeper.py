@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from innerloop.models.linear import LinearTransformer
-from innerloop.train import second_order
+from innerloop.train import judge, second_order
 from innerloop.train.checkpoint import part
 from innerloop.train.first_order import FirstOrder, FirstOrderState
 from innerloop.train.settings import ONWARD, TRIAL
@@ -155,7 +155,7 @@ class FromDeeper:
 
     def _better(self, *models: LinearTransformer) -> LinearTransformer:
         fresh = self.gradients.task, self.gradients.objective, self.seed, self.judge
-        return models[second_order.least(models, *fresh)]
+        return models[judge.least(models, *fresh)]
 
 
 def _cost(layers: int) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from innerloop.models.linear import LinearTransformer
-from innerloop.train import second_order
+from innerloop.train import judge, second_order
 from innerloop.train.checkpoint import part
 from innerloop.train.first_order import FirstOrder, FirstOrderState
 from innerloop.train.warm_chain import ChainState, WarmChain
@@ -113,4 +113,4 @@ class FromDiag:
 
     def _better(self, before: LinearTransformer, after: LinearTransformer) -> LinearTransformer:
         fresh = self.chain.task, self.chain.objective, self.chain.seed, self.judge
-        return (before, after)[second_order.least((before, after), *fresh)]
+        return (before, after)[judge.least((before, after), *fresh)]

@@ -11,7 +11,7 @@ One iteration from parameters theta, with residuals r of a weighted pool of sequ
 3. A trial is accepted if it lowers the mean loss of the whole pool, which costs only a forward pass; else mu grows.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 
 import equinox as eqx
@@ -22,17 +22,15 @@ from jaxtyping import Array, Float
 
 from innerloop.models.any_depth import AnyDepth
 from innerloop.models.linear import Blockwise, LinearTransformer
-from innerloop.tasks import LinearRegression
 from innerloop.threads import in_threads
 from innerloop.train.jacobian import weights_and_jacobian
-from innerloop.train.objectives import Examples, Objective, draw_many
+from innerloop.train.objectives import Examples
 from innerloop.types import AnyArray, Moments
 
 _JACOBIAN_BLOCK = 64  # sequences at a time: about what the second-level cache holds
 _CHUNKS = (_JACOBIAN_BLOCK, 256)  # sequences a call of a compiled program, of small samples and of all others
 _OTHERS = 2  # directions of a sequence's residual space, besides its residual's, in H
 _DIFFERENCE = 0.01  # of a step, for its second derivative
-_NO_STEP, _JUDGE_STREAM = 2**31 - 1, 11  # training folds its steps into the seed's key
 _FLOOR = 1e-5  # of the largest curvature: steps along flat directions stay within reach
 
 
@@ -149,17 +147,6 @@ def pool_losses(model: LinearTransformer, examples: Examples) -> np.ndarray:
 def mean_loss(model: LinearTransformer, examples: Examples) -> float:
     """Mean half squared error, summed in float64: of a model with a pole the sum may overflow in float32."""
     return float(pool_losses(model, examples).mean(dtype=np.float64))
-
-
-def least(
-    models: Sequence[LinearTransformer], task: LinearRegression, objective: Objective, seed: int, count: int
-) -> int:
-    """Which model has the least mean loss on `count` sequences that no training draws, the first of equals; one whose loss
-    is not a number is the worst."""
-    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _NO_STEP), _JUDGE_STREAM)
-    fresh = draw_many(task, objective, key, count)
-    losses = [mean_loss(model, fresh) for model in models]
-    return int(np.argmin(np.nan_to_num(losses, nan=np.inf)))
 
 
 def _losses(model: LinearTransformer, theta: np.ndarray, examples: Examples) -> np.ndarray:

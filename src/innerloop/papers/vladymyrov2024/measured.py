@@ -1,5 +1,6 @@
 """What is measured on the trained models: tidy frames, one Parquet file each, so that what was killed goes on where it was.
 
+choice-ENTRY        losses of the runs that yield the same entry, on sequences of their own (findings)
 losses-PROBLEM      adjusted loss, regret and tail of every model and baseline (Table 1, Figure 1, regret)
 differences-PROBLEM what one kind of model loses above another of the same depth, on the same sequences (findings)
 profiles-PROBLEM    losses at each sigma, after every layer (Figures 2, 3, 6 and 7)
@@ -10,7 +11,7 @@ checks, solver, contexts              theorems
 ablations, scales, steps              mechanisms
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -93,14 +94,20 @@ class Part:
         }.get(self.kind, budget.probes)
         if self.kind == "losses" and self.about == NOISELESS:
             sequences += budget.further_draws * PUBLISHED_DRAW
-        return 1 if self.kind == "curves" else 12 + sequences * (20e-6 + 1.2e-6 * layers)
+        if self.kind in ("curves", "choice"):
+            return {"curves": 1, "choice": 3}[self.kind]
+        return 12 + sequences * (20e-6 + 1.2e-6 * layers)
 
 
-def parts_of(entries: Iterable[Entry], budget: Budget) -> tuple[Part, ...]:
-    """All that is measured on these models."""
+def parts_of(candidates: Mapping[Entry, Collection[str]], budget: Budget) -> tuple[Part, ...]:
+    """All that is measured on these models: first the choice of those that several runs yield."""
     order = list(METHODS.values())
-    entries = sorted(entries, key=lambda entry: (order.index(entry.method), entry.layers, entry.seed))
-    parts = []
+    entries = sorted(candidates, key=lambda entry: (order.index(entry.method), entry.layers, entry.seed))
+    parts = [
+        choice_of(entry)
+        for entry in sorted(entries, key=lambda entry: budget.problems.index(entry.problem))
+        if len(candidates[entry]) > 1
+    ]
     for problem in budget.problems:
         own = [entry for entry in entries if entry.problem == problem and entry.seed == 0]
         table = [entry for entry in own if entry.layers in DEPTHS]
@@ -126,10 +133,15 @@ def parts_of(entries: Iterable[Entry], budget: Budget) -> tuple[Part, ...]:
     )
 
 
+def choice_of(entry: Entry) -> Part:
+    """The choice among the runs that yield `entry`."""
+    return Part("choice", f"{entry.problem} {_named(entry)} seed {entry.seed}", (entry,))
+
+
 def read(folder: Path, parts: Iterable[Part], frame: str) -> pl.DataFrame:
-    """A frame of all of the `parts` that have it, in their order."""
+    """A frame of all of the `parts` that have it, in their order; empty if none has."""
     files = [folder / part.file(frame) for part in parts if frame in part.frames]
-    return pl.concat([pl.read_parquet(file) for file in files])
+    return pl.concat([pl.read_parquet(file) for file in files]) if files else pl.DataFrame()
 
 
 def measure(part: Part, budget: str, runs: dict[Entry, Path], folder: Path) -> None:
@@ -146,7 +158,7 @@ def measure(part: Part, budget: str, runs: dict[Entry, Path], folder: Path) -> N
 
 
 def _losses(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
-    task = _task(part.about)
+    task = task_of(part.about)
     predictors = {_named(entry): model for entry, model in models.items()}
     of = {_named(entry): (entry.method, entry.layers) for entry in models}
     baselines = baseline_predictors(task)
@@ -260,7 +272,7 @@ def _tail(adjusted: np.ndarray, further: np.ndarray) -> dict[str, float | int]:
 
 
 def _profiles(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
-    task = _task(part.about)
+    task = task_of(part.about)
     baselines = {
         name: predictor for name, predictor in baseline_predictors(task).items() if name != "ols"
     } | {"oracle": RidgeOracle(task)}
@@ -279,7 +291,7 @@ def _profiles(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFram
 
 def _layers(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
     named = {_named(entry): model for entry, model in models.items()}
-    judged = evaluate_many(named, _task(SPREAD), sequences=min(budget.sequences, PUBLISHED_DRAW))
+    judged = evaluate_many(named, task_of(SPREAD), sequences=min(budget.sequences, PUBLISHED_DRAW))
     rows = [
         {
             "problem": SPREAD,
@@ -334,7 +346,7 @@ def _matrices(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFram
 
 
 def _theorems(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
-    task, some = _task(SPREAD), max(8, budget.probes // 256)
+    task, some = task_of(SPREAD), max(8, budget.probes // 256)
     solver = probe.check_linear_solver(conditions=budget.conditions)
     contexts = probe.check_two_levels(contexts=budget.contexts, sequences=max(256, budget.probes // 4))
     checks = [("construction", solver), ("construction", contexts)]
@@ -363,7 +375,7 @@ def _theorems(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFram
 
 
 def _mechanisms(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
-    task = _task(SPREAD)
+    task = task_of(SPREAD)
     named = {_named(entry): model for entry, model in models.items()}
     ablated = [
         probe.ablations(model, task, sequences=budget.probes).select(pl.lit(name).alias("method"), pl.all())
@@ -384,7 +396,8 @@ def _floor(task: LinearRegression, budget: Budget) -> Estimate:
     return Estimate.of(draw_losses({}, task, chunks).spread[: budget.probes])
 
 
-def _task(problem: str) -> LinearRegression:
+def task_of(problem: str) -> LinearRegression:
+    """The paper's, with this law of sigma."""
     return LinearRegression(DIM, CONTEXT, problem)
 
 

@@ -17,10 +17,11 @@ from innerloop.files import remove_leftovers
 from innerloop.papers.options import budget_of, outputs_of
 from innerloop.papers.processes import Pool, compiling, processes
 from innerloop.papers.sessions import session
+from innerloop.papers.vladymyrov2024.chosen import choose, chosen
 from innerloop.papers.vladymyrov2024.findings import results
 from innerloop.papers.vladymyrov2024.measured import Part, measure, parts_of, read
 from innerloop.papers.vladymyrov2024.outputs import OUTPUTS, make
-from innerloop.papers.vladymyrov2024.study import BUDGETS, Budget, Entry, entries, plan_of
+from innerloop.papers.vladymyrov2024.study import BUDGETS, Budget, Entry, candidates, plan_of
 from innerloop.report import TABLE1_STYLE, Table1, write_document
 from innerloop.study import Plan, environment, load_study, run_study
 from innerloop.study.runner import Engine, Outcome
@@ -55,10 +56,13 @@ def reproduce(
     """
     amount, wanted = budget_of(budget, BUDGETS), outputs_of(only, OUTPUTS)
     plan = plan_of(budget, workers=workers)
-    models = entries(plan.runs)
-    parts = parts_of(models, amount)
+    rivals = candidates(plan.runs)
+    parts = parts_of(rivals, amount)
     needed = [part for part in parts if any(OUTPUTS[name].needs(part) for name in wanted)]
-    kept = plan.keeping({models[entry] for part in needed for entry in part.entries})
+    shown = {entry for part in needed for entry in part.entries}
+    choices = [part for part in parts if part.kind == "choice" and shown.issuperset(part.entries)]
+    needed = [*choices, *(part for part in needed if part.kind != "choice")]
+    kept = plan.keeping({run for entry in shown for run in rivals[entry]})
     estimate = kept.seconds(workers) + _seconds(needed, amount, workers) + _DRAWING * len(wanted) / workers
     console.print(
         f"{plan.name}: {', '.join(wanted)}; {len(kept.runs)} of {len(plan.runs)} runs in {len(kept.groups)} groups, "
@@ -75,10 +79,9 @@ def reproduce(
         measured.mkdir(exist_ok=True)
         remove_leftovers(measured)
         left = [part for part in needed if part.missing(measured)]
-        folders = {entry: out / "runs" / run for entry, run in models.items()}
         stages = {"measure": _seconds(left, amount, workers), "draw": _DRAWING * len(wanted) / workers}
         with display.stages(console, stages) as progress, processes(workers) as pool:
-            _measure(pool, left, amount, budget, folders, measured, progress)
+            _measure(pool, left, amount, budget, rivals, out, progress)
             _draw(pool, wanted, parts, out, plan, budget, progress)
     console.print(f"report: {out / 'report.html'}", soft_wrap=True)
     return []
@@ -93,20 +96,36 @@ def _measure(
     parts: list[Part],
     amount: Budget,
     budget: str,
-    folders: dict[Entry, Path],
-    measured: Path,
+    rivals: dict[Entry, tuple[str, ...]],
+    out: Path,
     progress: display.Stages,
 ) -> None:
-    """Measure what is missing, the longest first; a part that is done is on disk."""
+    """Measure what is missing, choices first and the longest next; a part that is done is on disk."""
+    runs, measured = out / "runs", out / "measured"
     left = {part.name: part.seconds(amount) for part in parts}
     whole = sum(left.values())
-    calls = {
-        part.name: (measure, part, budget, {entry: folders[entry] for entry in part.entries}, measured)
-        for part in sorted(parts, key=lambda part: -left[part.name])
-    }
-    for name, _ in pool.outcomes(calls):
-        del left[name]
-        progress.update("measure", 1 - sum(left.values()) / whole, name)
+
+    def carry_out(calls: dict[str, tuple]) -> None:
+        for name, _ in pool.outcomes(calls):
+            del left[name]
+            progress.update("measure", 1 - sum(left.values()) / whole, name)
+
+    choices = [part for part in parts if part.kind == "choice"]
+    carry_out(
+        {
+            part.name: (choose, part, [runs / run for run in rivals[part.entries[0]]], measured)
+            for part in choices
+        }
+    )
+    entries = {entry for part in parts for entry in part.entries}
+    own = {entry: runs / run for entry, run in chosen(rivals, entries, measured).items()}
+    others = sorted((part for part in parts if part.kind != "choice"), key=lambda part: -left[part.name])
+    carry_out(
+        {
+            part.name: (measure, part, budget, {entry: own[entry] for entry in part.entries}, measured)
+            for part in others
+        }
+    )
     progress.finish("measure")
 
 

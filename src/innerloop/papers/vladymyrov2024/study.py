@@ -1,8 +1,9 @@
-"""What is trained to reproduce the paper: one study a budget, and which run holds which entry of Table 1.
+"""What is trained to reproduce the paper: one study a budget, and which runs yield which entry of Table 1.
 
 A warm chain of Levenberg-Marquardt passes through all shallower depths, so DIAG and GD++ need one run a problem. FULL,
 which Muon trains, needs a run a depth where it starts from random values, as in `smoke` and `quick`, and one run where it
-starts from a deeper model or from DIAG, as in `full`. With little noise or none a second run yields the shallow depths.
+starts from a deeper model or from DIAG, as in `full`. There chains have two seeds, and FULL runs of three and of five layers
+besides: where several runs yield a model, `chosen` keeps the best.
 """
 
 from collections.abc import Iterable
@@ -61,7 +62,8 @@ class Budget:
         problems: laws of sigma, Table 1's columns.
         models: (kind, heads, layers) of the runs.
         steps: of Muon, by depth.
-        seeds: how many, of the paper's models on `SPREAD`; elsewhere there is one.
+        seeds: how many, of the paper's models on `SPREAD`.
+        chains: how many seeds the chains of the paper's models have elsewhere, of which the better is kept.
         skip: more combinations that are left out, as in a study file.
         when: more settings for some runs, as in a study file.
         sequences: that every entry of Table 1 is judged on.
@@ -79,6 +81,7 @@ class Budget:
     profile: int
     levels: int
     probes: int
+    chains: int = 1
     further_draws: int = 0
     conditions: tuple[float, ...] = CONDITIONS
     contexts: tuple[int, ...] = CONTEXTS
@@ -135,10 +138,12 @@ BUDGETS = {
             ("full", 1, 7),
             ("full", 2, 7),
             *((kind, 1, 8) for kind in PAPERS),  # Figure 7
-            *((kind, 1, 3) for kind in PAPERS),
+            # Rivals of what the deeper yield: neither is always the better.
+            *((kind, 1, layers) for layers in (3, 5) for kind in PAPERS),
         ),
-        steps={7: 5000, 8: 5000},
+        steps={3: 3000, 5: 5000, 7: 5000, 8: 5000},
         seeds=5,
+        chains=2,
         sequences=1_000_000,
         further_draws=90,
         profile=8192,
@@ -148,21 +153,11 @@ BUDGETS = {
             {"model.layers": 8, "task.noise": [law for law in _ALL if law != SPREAD]},
             {"model.layers": 8, "train.seed": [1, 2, 3, 4]},
             {
-                "model.layers": 7,
-                "model.heads": 1,
-                "task.noise": SPREAD,
-                "train.seed": 0,
-            },  # passed by 8 layers
-            {
                 "model.kind": ["gd++", "diag"],
-                "model.layers": 3,
+                "model.layers": [3, 5],
                 "task.noise": [law for law in _ALL if law != NOISELESS],
             },
-            {
-                "model.kind": "full",
-                "model.layers": 3,
-                "task.noise": [law for law in _ALL if law not in (NOISELESS, *_LITTLE)],
-            },
+            {"model.kind": "full", "model.layers": [3, 5], "task.noise": SPREAD},
             {
                 "model.kind": "full",
                 "model.heads": 2,
@@ -178,21 +173,17 @@ BUDGETS = {
                 "if": {"model.kind": "diag", "model.heads": 2},
                 "set": {"train.starts": 8, "train.sample": 1024},
             },
-            # Without noise the deep have lower medians from small samples, and the shallow poles.
+            # With little noise or none shallow models have poles that small samples do not show.
             {
-                "if": {"model.kind": ["gd++", "diag"], "model.layers": 7, "task.noise": NOISELESS},
-                "set": {"train.sample": 512},
+                "if": {"model.kind": "diag", "model.heads": 2, "task.noise": [NOISELESS, *_LITTLE]},
+                "set": {"train.sample": 2048},
             },
-            {"if": {"model.kind": "full", "model.layers": [7, 8]}, "set": {"train.start": "deeper"}},
+            {"if": {"model.kind": "full", "model.layers": [3, 7, 8]}, "set": {"train.start": "deeper"}},
             # Without noise, and with little of it in few layers, Muon alone stays above DIAG, which FULL contains.
             {"if": {"model.kind": "full", "model.layers": 3, "task.noise": list(_LITTLE)}, "set": _FROM_DIAG},
             {
-                "if": {"model.kind": "full", "model.layers": [3, 7], "task.noise": NOISELESS},
+                "if": {"model.kind": "full", "task.noise": NOISELESS},
                 "set": _FROM_DIAG,
-            },
-            {
-                "if": {"model.kind": "full", "model.layers": 7, "task.noise": NOISELESS},
-                "set": {"train.sample": 512},
             },
             # Three levels take longer.
             {
@@ -220,7 +211,12 @@ def plan_of(name: str, *, workers: int = 1) -> Plan:
 def _study(budget: Budget) -> StudySpec:
     seeds = list(range(budget.seeds))
     others = [law for law in budget.problems if law != SPREAD]
-    once = ({"task.noise": others}, {"model.heads": 2})
+    noisy = [law for law in others if law != NOISELESS]
+    fewer = [
+        (1, {"model.heads": 2}),
+        (1, {"model.kind": "full", "task.noise": noisy}),  # without noise it starts from a chain
+        (budget.chains, {"task.noise": others}),
+    ]
     in_double = {"model.kind": "full", "task.noise": NOISELESS}  # published losses there reach 2.5e-12
     steps = [
         {"if": {"model.kind": "full", "model.layers": layers}, "set": {"train.steps": count}}
@@ -239,19 +235,21 @@ def _study(budget: Budget) -> StudySpec:
             },
             "when": [*steps, {"if": in_double, "set": {"train.precision": "float64"}}, *budget.when],
             "skip": [
-                *({"train.seed": seeds[1:], **one} for one in once if seeds[1:]),
+                *({"train.seed": seeds[count:], **some} for count, some in fewer if seeds[count:]),
                 *budget.skip,
             ],
         }
     )
 
 
-def entries(runs: Iterable[PlannedRun]) -> dict[Entry, str]:
-    """Every model that the runs yield, and the run's name; where several yield it, the one that passes it last."""
-    found: dict[Entry, str] = {}
+def candidates(runs: Iterable[PlannedRun]) -> dict[Entry, tuple[str, ...]]:
+    """Every model that the runs yield, and the names of those that yield it, the shallowest first."""
+    found: dict[Entry, tuple[str, ...]] = {}
     for run in sorted(runs, key=lambda run: run.spec.model.layers):
         spec = run.spec
         for layers in spec.depths():
             method = METHODS[spec.model.kind, spec.model.heads]
-            found.setdefault(Entry(spec.task.noise, method, layers, spec.train.seed), run.name)
+            seed = spec.train.seed if spec.task.noise == SPREAD else 0  # elsewhere seeds are rivals
+            entry = Entry(spec.task.noise, method, layers, seed)
+            found[entry] = (*found.get(entry, ()), run.name)
     return found

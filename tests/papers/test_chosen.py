@@ -1,0 +1,90 @@
+"""Which run holds an entry of Table 1 that several yield."""
+
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import polars as pl
+import pytest
+
+from innerloop.evaluation import evaluate
+from innerloop.evaluation.losses import in_precision
+from innerloop.models import LinearTransformer
+from innerloop.papers.vladymyrov2024 import chosen
+from innerloop.papers.vladymyrov2024.measured import choice_of, parts_of, task_of
+from innerloop.papers.vladymyrov2024.study import BUDGETS, Entry, candidates, plan_of
+from innerloop.train import second_order
+
+NOISY, DEEP = Entry("uniform(0,3)", "full", 5, 0), Entry("fixed(0)", "full", 5, 0)
+WITH_POLE = LinearTransformer.gd_plus_plus(10, 1, key=jax.random.key(0), context=20)
+SOUND = jax.tree.map(jnp.zeros_like, WITH_POLE)
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Mean losses of the two models on three draws, and on extreme sequences."""
+    sound = {"draw 0": 1.2, "draw 1": 1.2, "draw 2": 1.2, "extreme": 1.0}
+    with_pole = {"draw 0": 1.0, "draw 1": 1.0, "draw 2": 1.3, "extreme": 500.0}
+
+    def mean_loss(model, sequences):
+        return (with_pole if second_order.flat(model).any() else sound)[sequences]
+
+    monkeypatch.setattr(chosen, "_sequences", lambda problem: (("draw 0", "draw 1", "draw 2"), "extreme"))
+    monkeypatch.setattr(chosen, "mean_loss", mean_loss)
+
+
+def test_extreme_sequences_count_a_thousandth_and_not_at_all_where_any_mean_is_carried_by_them(known):
+    assert chosen.judged([SOUND, WITH_POLE], NOISY) == pytest.approx([1.201, 1.1 + 0.5], rel=1e-12)
+    assert chosen.judged([SOUND, WITH_POLE], DEEP) == pytest.approx([1.2, 1.0], rel=1e-12)
+    assert chosen.judged([SOUND, WITH_POLE], DEEP._replace(layers=3)) == pytest.approx(
+        [1.201, 1.6], rel=1e-12
+    )
+
+
+@pytest.mark.parametrize(("entry", "best"), [(NOISY, "sound"), (DEEP, "pole")])
+def test_the_choice_is_on_disk_and_says_which_run_holds_the_entry(known, tmp_path, monkeypatch, entry, best):
+    models = {"sound": SOUND, "pole": WITH_POLE}
+    monkeypatch.setattr(chosen, "load_run", lambda run: SimpleNamespace(exact_by_depth={5: models[run.name]}))
+    rivals = {entry: ("sound", "pole"), Entry("uniform(0,3)", "full", 4, 0): ("sound",)}
+    chosen.choose(choice_of(entry), [tmp_path / name for name in rivals[entry]], tmp_path)
+    runs = chosen.chosen(rivals, rivals, tmp_path)
+    assert list(runs.values()) == [best, "sound"]
+    (file,) = tmp_path.iterdir()
+    frame = pl.read_parquet(file)
+    assert frame["loss"].to_list() == chosen.judged([SOUND, WITH_POLE], entry)
+    assert frame["problem"].unique().to_list() == [entry.problem]
+
+
+def test_a_real_model_is_judged_as_evaluation_judges_it(key):
+    """Three draws here, another there, so within five standard errors. Against the posterior mean, as here, what is left of
+    a loss is the regret."""
+    model = LinearTransformer.gd_plus_plus(10, 1, key=key, context=20)
+    (loss,) = chosen.judged([model], NOISY._replace(method="gd++", layers=1))
+    regret = evaluate(model, task_of(NOISY.problem), sequences=100_000).regret
+    draws, extreme = chosen._sequences(NOISY.problem)
+    with jax.enable_x64(True):
+        loss -= 1e-3 * second_order.mean_loss(in_precision(model, "float64"), extreme)
+    assert len(draws) == 3
+    assert loss == pytest.approx(regret.value, abs=5 * regret.standard_error)
+
+
+def test_seeds_are_rivals_except_on_the_problem_whose_seeds_are_shown():
+    found = candidates(plan_of("full").runs)
+    diag = found[Entry("categorical(1,3)", "diag", 3, 0)]
+    assert set(diag) == {f"diag-7l-d10-n20-categorical-1-3-seed{seed}" for seed in (0, 1)}
+    shown = {entry.seed: names for entry, names in found.items() if entry[:3] == ("uniform(0,5)", "diag", 3)}
+    assert set(shown) == set(range(BUDGETS["full"].seeds))
+    assert all(f"diag-7l-d10-n20-uniform-0-5-seed{seed}" in names for seed, names in shown.items())
+    assert {entry.seed for entry in found if entry.problem != "uniform(0,5)"} == {0}
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_every_entry_with_rivals_and_no_other_has_a_choice(budget):
+    rivals = candidates(plan_of(budget).runs)
+    choices = [part for part in parts_of(rivals, BUDGETS[budget]) if part.kind == "choice"]
+    assert {entry for part in choices for entry in part.entries} == {
+        entry for entry, names in rivals.items() if len(names) > 1
+    }
+    assert len({part.file("choice") for part in choices}) == len(choices)
+    problems = [part.entries[0].problem for part in choices]
+    assert problems == sorted(problems, key=BUDGETS[budget].problems.index)  # their sequences are drawn once
