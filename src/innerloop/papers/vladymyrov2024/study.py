@@ -2,8 +2,8 @@
 
 A warm chain of Levenberg-Marquardt passes through all shallower depths, so DIAG and GD++ need one run a problem. FULL,
 which Muon trains, needs a run a depth where it starts from random values, as in `smoke` and `quick`, and one run where it
-starts from a deeper model or from DIAG, as in `full`. There chains have two seeds, and FULL runs of three and of five layers
-besides: where several runs yield a model, `chosen` keeps the best.
+starts from a deeper model or from DIAG, as in `full`. There chains have two seeds, and FULL has runs of three and of five
+layers besides: where several runs yield a model, `chosen` keeps the best.
 """
 
 from collections.abc import Iterable
