@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import sys
 from typing import NamedTuple
 
@@ -31,3 +32,10 @@ def innerloop(*arguments: object) -> Result:
             cli.main()
             sys.exit(0)
     return Result(int(ended.value.code or 0), out.getvalue(), err.getvalue())
+
+
+def one_object(result: Result) -> dict:
+    """Standard output as exactly one JSON object, without NaN, which JSON does not know."""
+    assert result.code == 0, result.err
+    assert result.out.count("\n") == 1 and result.out.endswith("}\n")
+    return json.loads(result.out, parse_constant=pytest.fail)

@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from datetime import datetime
 from pathlib import Path
 
@@ -16,11 +15,11 @@ import typer
 
 from innerloop import study
 from innerloop.cli import app
-from innerloop.commands import doctor, judging
+from innerloop.commands import judging
 from innerloop.study import load_run
 from innerloop.study import run as run_module
 from innerloop.study.store import Store
-from shell import Result, innerloop
+from shell import innerloop, one_object
 
 SPEC = """\
 task: {dim: 2, context: 6, noise: "uniform(0,2)"}
@@ -28,6 +27,8 @@ model: {kind: gd++, layers: 1}
 train: {optimizer: levenberg-marquardt, steps: 1, sample: 256}
 evaluate: {sequences: 500}
 """
+
+
 COMMANDS = [
     "demo",
     "reproduce",
@@ -42,13 +43,6 @@ COMMANDS = [
     "baselines",
     "doctor",
 ]
-
-
-def one_object(result: Result) -> dict:
-    """Standard output as exactly one JSON object, without NaN, which JSON does not know."""
-    assert result.code == 0, result.err
-    assert result.out.count("\n") == 1 and result.out.endswith("}\n")
-    return json.loads(result.out, parse_constant=pytest.fail)
 
 
 @pytest.fixture(scope="module")
@@ -371,70 +365,6 @@ def test_the_table_has_every_predictor_worst_first_and_the_floor_last(evaluated,
     assert names[:-1] == sorted(losses, key=lambda name: -losses[name])
     assert names[-1].startswith("Bayes floor")
     assert [loss.strip() for _, loss in rows][:-1] == [f"{losses[name]:.5f}" for name in names[:-1]]
-
-
-def test_doctor_as_json(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    answer = one_object(innerloop("doctor", "--json"))
-    assert {"python", "jax", "backend", "git_revision", "devices", "precision"} <= set(answer)
-    assert answer["python"].split(".")[:2] == [str(part) for part in sys.version_info[:2]]
-    assert answer["results"] == str(tmp_path / "runs")
-    assert answer["devices"]
-
-
-def test_doctor_for_people(monkeypatch):
-    monkeypatch.setattr(doctor, "_wrong", lambda facts: [])
-    result = innerloop("doctor")
-    assert (result.code, result.err) == (0, "")
-    for said in (
-        "jaxlib",
-        "float32",
-        "cores",
-        "threads",
-        "GiB free",
-        "compilation cache",
-        "innerloop explore",
-    ):
-        assert said in result.out
-
-
-def test_doctor_says_how_to_get_what_is_missing(monkeypatch):
-    monkeypatch.setattr(doctor, "find_spec", lambda package: None if package == "uvicorn" else package)
-    assert one_object(innerloop("doctor", "--json"))["extras"] == {
-        "estimator": [], "explore": ["uvicorn"], "onnx": [], "ray": [], "remote": [], "tracking": []
-    }  # fmt: skip
-    assert re.search(r'innerloop explore +pip install "innerloop\[explore\]"', innerloop("doctor").out)
-
-
-def test_doctor_ends_with_1_where_no_run_can_be_kept(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "runs").touch()
-    monkeypatch.setattr(doctor, "_memory", lambda: {"free_gib": 0.25, "total_gib": 4.0})
-    result = innerloop("doctor", "--json")
-    assert result.code == 1
-    file, memory = json.loads(result.out)["problems"]
-    assert file == f"results go to {tmp_path / 'runs'}, which is a file: rename it, or say --out"
-    assert memory == "0.25 GiB of memory are free, a run may need 0.5"
-    assert f"problem: {memory}" in innerloop("doctor").err
-
-
-def test_doctor_survives_a_device_that_does_not_work(monkeypatch):
-    def broken():
-        raise RuntimeError("Unable to initialize backend 'cuda'")
-
-    monkeypatch.setattr(study, "environment", broken)
-    result = innerloop("doctor", "--json")
-    assert result.code == 1
-    assert (
-        json.loads(result.out)["problems"][0] == "JAX does not compute: Unable to initialize backend 'cuda'"
-    )
-
-
-def test_doctor_knows_every_extra_of_a_user():
-    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-    extras = tomllib.loads(text)["project"]["optional-dependencies"]
-    for_developers = {name for name in extras if "test" in name} | {"dev", "docs", "parity"}
-    assert set(doctor.EXTRAS) == set(extras) - for_developers
 
 
 def test_a_process_of_its_own_ends_the_same_way(tmp_path):
