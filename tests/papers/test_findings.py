@@ -163,11 +163,14 @@ def test_spread_is_over_seeds_and_broken_theorems_are_said_to_fail():
 def test_the_run_that_is_kept_is_held_against_the_best_of_its_rivals():
     runs = [("deeper", 0.06, False), ("random", 0.05, True), ("diag", 0.0625, False)]
     columns = ["problem", "method", "layers", "run", "loss", "chosen"]
-    choice = pl.DataFrame([(PROBLEM, "full", 5, *run) for run in runs], schema=columns, orient="row")
+    alike = [("deeper", 0.05, True), ("random", 0.0501, False)]
+    rows = [(PROBLEM, "full", layers, *run) for layers, some in ((5, runs), (3, alike)) for run in some]
+    choice = pl.DataFrame(rows, schema=columns, orient="row")
     table = asked(findings((frames({("full", 5): 0.05}) | {"choice": choice}).get), "Which run is kept")
     assert table["what"].to_list() == ["uniform(0,5): FULL, 5 layers"]
     assert table["measured"].item() == pytest.approx(0.05 / 0.06)
     assert table["note"].item() == "random rather than deeper, diag"
+    assert "Of 2 entries that several runs yield, 1 have" in table["answer"].item()
     nothing = findings(frames({("full", 5): 0.05}).get)
     assert not nothing["group"].str.contains("Which run is kept").any()
 

@@ -200,24 +200,23 @@ def _compared(differences: pl.DataFrame, one: str, other: str, question: str) ->
 
 
 def _choices(choices: pl.DataFrame) -> pl.DataFrame:
-    """How far the kept run is below the best of the others, of the entries that several runs yield."""
-    rows = []
-    entries = (
-        () if choices.is_empty() else choices.group_by("problem", "method", "layers", maintain_order=True)
-    )
-    for (problem, method, layers), own in entries:
+    """How far the kept run is below the best of the others, of the entries where it is more than a hundredth."""
+    if choices.is_empty():
+        return answered("", "", [])
+    rows, several = [], 0
+    for (problem, method, layers), own in choices.group_by(
+        "problem", "method", "layers", maintain_order=True
+    ):
         kept, others = own.filter("chosen").row(0, named=True), own.filter(~pl.col("chosen")).sort("loss")
-        rows.append(
-            finding(
-                f"{problem}: {_label(method)}{_deep(layers)}",
-                kept["loss"] / others["loss"][0],
-                bar="<= 1",
-                note=f"{kept['run']} rather than {', '.join(others['run'])}",
-            )
-        )
+        share = kept["loss"] / others["loss"][0]
+        several += 1
+        if share < 0.99:
+            note = f"{kept['run']} rather than {', '.join(others['run'])}"
+            rows.append(finding(f"{problem}: {_label(method)}{_deep(layers)}", share, note=note))
     answer = (
-        "Loss of the run that is kept over that of the next best, on sequences that nothing else draws (without noise from "
-        f"{HEAVY} layers on the median over draws, else with a thousandth of the loss on extreme sequences)."
+        f"Of {several} entries that several runs yield, {len(rows)} have a run that is more than 1 % better than all others. "
+        "Measured is its loss over that of the next best, on sequences that nothing else draws: the mean and a thousandth "
+        f"of that on extreme sequences, or, without noise and from {HEAVY} layers on, the median over draws."
     )
     return answered("Which run is kept where several yield an entry?", answer, rows)
 
