@@ -54,7 +54,8 @@ class Paper(NamedTuple):
 def _vladymyrov2024(folder: Path) -> Reproduced:
     source = (folder / "study.yaml").read_text()
     budget = next(name for name in VLADYMYROV2024 if plan_of(name).source == source)
-    parts = parts_of(candidates(plan_of(budget).runs), VLADYMYROV2024[budget])
+    amount = VLADYMYROV2024[budget]
+    parts = parts_of(candidates(plan_of(budget).runs, amount), amount)
 
     def frame(name: str) -> pl.DataFrame:
         return read(folder / "measured", [part for part in parts if name in part.frames], name)

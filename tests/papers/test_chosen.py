@@ -68,19 +68,30 @@ def test_a_real_model_is_judged_as_evaluation_judges_it(key):
     assert loss == pytest.approx(regret.value, abs=5 * regret.standard_error)
 
 
-def test_seeds_are_rivals_except_on_the_problem_whose_seeds_are_shown():
-    found = candidates(plan_of("full").runs)
-    diag = found[Entry("categorical(1,3)", "diag", 3, 0)]
-    assert set(diag) == {f"diag-7l-d10-n20-categorical-1-3-seed{seed}" for seed in (0, 1)}
+def test_seeds_and_what_a_method_contains_are_rivals_except_on_the_problem_whose_seeds_are_shown():
+    found = candidates(plan_of("full").runs, BUDGETS["full"])
+    chains = {
+        kind: {f"{kind}-7l-d10-n20-categorical-1-3-seed{seed}" for seed in (0, 1)}
+        for kind in ("gdpp", "diag")
+    }
+    entry = Entry("categorical(1,3)", "gd++", 4, 0)
+    assert set(found[entry]) == chains["gdpp"]
+    assert set(found[entry._replace(method="diag")]) == chains["diag"] | chains["gdpp"]
+    full = found[entry._replace(method="full")]
+    assert "full-7l-d10-n20-categorical-1-3-seed0" in full[:-4]
+    assert set(full[-4:]) == chains["diag"] | chains["gdpp"]
     shown = {entry.seed: names for entry, names in found.items() if entry[:3] == ("uniform(0,5)", "diag", 3)}
     assert set(shown) == set(range(BUDGETS["full"].seeds))
-    assert all(f"diag-7l-d10-n20-uniform-0-5-seed{seed}" in names for seed, names in shown.items())
+    for seed, names in shown.items():
+        assert set(names) - {"diag-8l-d10-n20-uniform-0-5-seed0"} == {
+            f"diag-7l-d10-n20-uniform-0-5-seed{seed}"
+        }
     assert {entry.seed for entry in found if entry.problem != "uniform(0,5)"} == {0}
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_every_entry_with_rivals_and_no_other_has_a_choice(budget):
-    rivals = candidates(plan_of(budget).runs)
+    rivals = candidates(plan_of(budget).runs, BUDGETS[budget])
     choices = [part for part in parts_of(rivals, BUDGETS[budget]) if part.kind == "choice"]
     assert {entry for part in choices for entry in part.entries} == {
         entry for entry, names in rivals.items() if len(names) > 1

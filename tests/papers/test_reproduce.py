@@ -93,7 +93,7 @@ def test_entries_are_what_evaluate_says_of_the_stored_models(everything):
     """On the same sequences, so to rounding: programs of several models differ by 1e-12 from those of one."""
     table = pl.read_csv(everything / "table1.csv")
     shown = {"diag": "DIAG (one head)", "full": "FULL"}
-    runs = candidates(plan_of("smoke").runs)
+    runs = candidates(plan_of("smoke").runs, BUDGETS["smoke"])
     checked = [
         Entry("uniform(0,5)", "diag", 1, 0),  # a depth that the run of two layers passed
         Entry("categorical(1,3)", "full", 1, 0),
@@ -161,7 +161,7 @@ def test_the_full_plan_is_the_papers_table():
     published = {(row["noise"], row["method"], row["layers"], 0) for row in table.to_dicts()}
     planned = {
         entry
-        for entry in candidates(plan_of("full").runs)
+        for entry in candidates(plan_of("full").runs, BUDGETS["full"])
         if entry.method in PAPERS and entry.layers in DEPTHS and entry.seed == 0
     }
     assert planned == published
@@ -170,7 +170,7 @@ def test_the_full_plan_is_the_papers_table():
 
 def test_the_quick_plan_has_its_depths_and_problems():
     plan = plan_of("quick")
-    planned = candidates(plan.runs)
+    planned = candidates(plan.runs, BUDGETS["quick"])
     for problem in ("fixed(0)", *(f"uniform(0,{top})" for top in (1, 3, 5, 7)), "categorical(1,3)"):
         assert all((problem, m, n, 0) in planned for m in PAPERS for n in (1, 2, 4, 7))
     assert {entry.seed for entry in planned} == {0}
@@ -180,7 +180,7 @@ def test_the_quick_plan_has_its_depths_and_problems():
 
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_every_output_has_what_it_needs_at_every_budget(budget):
-    parts = parts_of(candidates(plan_of(budget).runs), BUDGETS[budget])
+    parts = parts_of(candidates(plan_of(budget).runs, BUDGETS[budget]), BUDGETS[budget])
     for name, output in OUTPUTS.items():
         assert any(output.needs(part) for part in parts), name
     assert len({part.name for part in parts}) == len(parts)

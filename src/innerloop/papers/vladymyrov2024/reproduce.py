@@ -56,7 +56,7 @@ def reproduce(
     """
     amount, wanted = budget_of(budget, BUDGETS), outputs_of(only, OUTPUTS)
     plan = plan_of(budget, workers=workers)
-    rivals = candidates(plan.runs)
+    rivals = candidates(plan.runs, amount)
     parts = parts_of(rivals, amount)
     needed = [part for part in parts if any(OUTPUTS[name].needs(part) for name in wanted)]
     shown = {entry for part in needed for entry in part.entries}

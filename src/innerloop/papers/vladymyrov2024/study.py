@@ -6,7 +6,7 @@ starts from a deeper model or from DIAG, as in `full`. There chains have two see
 layers besides: where several runs yield a model, `chosen` keeps the best.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -29,6 +29,14 @@ METHODS = {
     ("full", 2): "full two heads",
 }
 PAPERS = ("gd++", "diag", "full")  # the methods that the paper has
+# Whose models can be those of the method exactly.
+_CONTAINED = {
+    "gd++": (),
+    "diag": ("gd++",),
+    "diag free": ("gd++", "diag"),
+    "full": ("gd++", "diag"),
+    "full two heads": ("gd++", "diag", "diag free", "full"),
+}
 
 _UNIFORM = tuple(f"uniform(0,{top})" for top in range(1, 8))
 _THREE = "categorical(1,3,5)"
@@ -64,6 +72,7 @@ class Budget:
         steps: of Muon, by depth.
         seeds: how many, of the paper's models on `SPREAD`.
         chains: how many seeds the chains of the paper's models have elsewhere, of which the better is kept.
+        contained: whether a method may have, elsewhere, a model of a method that it contains.
         skip: more combinations that are left out, as in a study file.
         when: more settings for some runs, as in a study file.
         sequences: that every entry of Table 1 is judged on.
@@ -82,6 +91,7 @@ class Budget:
     levels: int
     probes: int
     chains: int = 1
+    contained: bool = False
     further_draws: int = 0
     conditions: tuple[float, ...] = CONDITIONS
     contexts: tuple[int, ...] = CONTEXTS
@@ -144,6 +154,7 @@ BUDGETS = {
         steps={3: 3000, 5: 5000, 7: 5000, 8: 5000},
         seeds=5,
         chains=2,
+        contained=True,
         sequences=1_000_000,
         further_draws=90,
         profile=8192,
@@ -242,14 +253,21 @@ def _study(budget: Budget) -> StudySpec:
     )
 
 
-def candidates(runs: Iterable[PlannedRun]) -> dict[Entry, tuple[str, ...]]:
-    """Every model that the runs yield, and the names of those that yield it, the shallowest first."""
-    found: dict[Entry, tuple[str, ...]] = {}
+def candidates(runs: Iterable[PlannedRun], budget: Budget) -> dict[Entry, tuple[str, ...]]:
+    """Every model that the runs yield, and the names of those that yield it or, where the budget says so, one that it
+    contains: its own first, the shallowest before."""
+    own: dict[Entry, tuple[str, ...]] = {}
     for run in sorted(runs, key=lambda run: run.spec.model.layers):
         spec = run.spec
         for layers in spec.depths():
             method = METHODS[spec.model.kind, spec.model.heads]
             seed = spec.train.seed if spec.task.noise == SPREAD else 0  # elsewhere seeds are rivals
             entry = Entry(spec.task.noise, method, layers, seed)
-            found[entry] = (*found.get(entry, ()), run.name)
-    return found
+            own[entry] = (*own.get(entry, ()), run.name)
+
+    def contained(entry: Entry) -> Iterator[str]:
+        if budget.contained and entry.problem != SPREAD:
+            for method in _CONTAINED[entry.method]:
+                yield from own.get(entry._replace(method=method), ())
+
+    return {entry: (*names, *contained(entry)) for entry, names in own.items()}
