@@ -171,6 +171,11 @@ BUDGETS = {
             {"model.kind": "full", "model.layers": [3, 5], "task.noise": SPREAD},
             {
                 "model.kind": "full",
+                "model.layers": 5,
+                "task.noise": NOISELESS,
+            },  # Muon adds nothing to DIAG there
+            {
+                "model.kind": "full",
                 "model.heads": 2,
                 "task.noise": [law for law in _ALL if law not in (SPREAD, MATRICES, _THREE)],
             },
@@ -222,10 +227,9 @@ def plan_of(name: str, *, workers: int = 1) -> Plan:
 def _study(budget: Budget) -> StudySpec:
     seeds = list(range(budget.seeds))
     others = [law for law in budget.problems if law != SPREAD]
-    noisy = [law for law in others if law != NOISELESS]
     fewer = [
         (1, {"model.heads": 2}),
-        (1, {"model.kind": "full", "task.noise": noisy}),  # without noise it starts from a chain
+        (1, {"model.kind": "full", "task.noise": others}),
         (budget.chains, {"task.noise": others}),
     ]
     in_double = {"model.kind": "full", "task.noise": NOISELESS}  # published losses there reach 2.5e-12
