@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
+import innerloop as il
 from innerloop import study
 from innerloop.cli import app
 from innerloop.commands import judging
@@ -80,6 +81,10 @@ def test_the_files_that_help_speaks_of_exist():
     text = "".join(innerloop(command, "--help").out for command in COMMANDS)
     named = set(re.findall(r"examples/[\w.]+", text))
     assert named and all((Path(__file__).parents[1] / name).exists() for name in named)
+
+
+def test_the_version_is_that_of_the_package():
+    assert innerloop("--version") == (0, f"innerloop {il.__version__}\n", "")
 
 
 def test_the_help_lists_every_command():

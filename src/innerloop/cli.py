@@ -8,6 +8,8 @@ Exit codes: 0 done; 2 the input is wrong, said in one message; 75 stopped by a s
 
 import sys
 import warnings
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -38,6 +40,23 @@ for command in (
     doctor.doctor,
 ):
     app.command(cls=Explained)(command)
+
+
+def _say_version(asked: bool) -> bool:
+    if asked:
+        print(f"innerloop {version('innerloop')}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_say_version, is_eager=True, help="Say the version and exit."),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
