@@ -5,6 +5,7 @@ is always the better, and the sequences of Table 1 are not to decide which.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,11 +22,11 @@ from innerloop.papers.vladymyrov2024.study import HEAVY, NOISELESS, Entry
 from innerloop.study import load_run
 from innerloop.train import judge
 from innerloop.train.objectives import Examples
-from innerloop.train.second_order import mean_loss
+from innerloop.train.second_order import Pool, mean_loss, pool_losses, take
 
 _SEED = 2**31 - 24  # of no run
-_DRAWS, _COUNT = 3, 102_400
-_GUARD, _EXTREME = 1e-3, 1024  # weight and number of extreme sequences, as in training
+_DRAWS, _COUNT = 5, 102_400  # fresh draws, and sequences in each
+_EXTREME = 2048  # of a draw
 
 
 def choose(part: Part, runs: Sequence[Path], folder: Path) -> None:
@@ -44,26 +45,41 @@ def choose(part: Part, runs: Sequence[Path], folder: Path) -> None:
 
 
 def judged(models: Sequence[LinearTransformer], entry: Entry) -> list[float]:
-    """What each of the models is judged by: the mean loss, and a thousandth of that on extreme sequences, which tells a
-    model with a pole from one without. Where single sequences carry the mean of any model, as in Table 1, the median over
-    draws as large as the paper's."""
+    """What each of the models is judged by: an estimate of the mean loss over all draws, from the first of them and the
+    extreme sequences of all, which tell a model with a pole from one without. Where single sequences carry the mean of any
+    model, as in Table 1, the median over draws as large as the paper's."""
     with jax.enable_x64(True):  # losses without noise are far below what float32 resolves
-        draws, extreme = _sequences(entry.problem)
         models = [in_precision(model, "float64") for model in models]
         if entry.problem == NOISELESS and entry.layers >= HEAVY:
+            draws = _draws(entry.problem)
             return [float(np.median([mean_loss(model, draw) for draw in draws])) for model in models]
-        return [
-            float(np.mean([mean_loss(model, draw) for draw in draws])) + _GUARD * mean_loss(model, extreme)
-            for model in models
-        ]
+        pool = _stratified(entry.problem)
+        return [float(pool_losses(model, pool.examples) @ pool.weights) for model in models]
 
 
-@lru_cache(maxsize=1)  # the entries of a problem follow each other
-def _sequences(problem: str) -> tuple[tuple[Examples, ...], Examples]:
-    """Fresh draws, and extreme sequences."""
-    task, key = task_of(problem), jax.random.key(_SEED)
-    draws = tuple(judge.draw_fresh(task, "bayes", _SEED, _COUNT, draw=draw) for draw in range(_DRAWS))
-    return draws, judge.draw_extreme(task, "bayes", key, _EXTREME)
+# The entries of a problem follow each other.
+@lru_cache(maxsize=1)
+def _draws(problem: str) -> tuple[Examples, ...]:
+    return tuple(_draw(problem, draw) for draw in range(_DRAWS))
+
+
+@lru_cache(maxsize=1)
+def _stratified(problem: str) -> Pool:
+    """The first draw and the extreme sequences of the others, with weights by which a sum over them estimates the mean over
+    all draws."""
+    first = _draw(problem, 0)
+    usual = np.setdiff1d(np.arange(_COUNT), judge.extreme(first.moments.S, _EXTREME))
+    weights = np.ones(_COUNT)
+    weights[usual] = (_DRAWS * _COUNT - _DRAWS * _EXTREME) / len(usual)
+    pool = Pool(first, weights)
+    for number in range(1, _DRAWS):
+        draw = _draw(problem, number)
+        pool += Pool(take(draw, judge.extreme(draw.moments.S, _EXTREME)), np.ones(_EXTREME))
+    return replace(pool, weights=pool.weights / pool.weights.sum())
+
+
+def _draw(problem: str, number: int) -> Examples:
+    return judge.draw_fresh(task_of(problem), "bayes", _SEED, _COUNT, draw=number)
 
 
 def chosen(

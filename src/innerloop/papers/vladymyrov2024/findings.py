@@ -215,8 +215,8 @@ def _choices(choices: pl.DataFrame) -> pl.DataFrame:
             rows.append(finding(f"{problem}: {_label(method)}{_deep(layers)}", share, note=note))
     answer = (
         f"Of {several} entries that several runs yield, {len(rows)} have one that is more than 1 % better than all others. "
-        "Measured is its loss over that of the next best, on sequences that nothing else draws: the mean and a thousandth "
-        f"of that on extreme sequences, or, without noise and from {HEAVY} layers on, the median over draws."
+        "Measured is its loss over that of the next best, on sequences that nothing else draws, extreme ones among them; "
+        f"without noise, from {HEAVY} layers on, the median over draws."
     )
     return answered("Which run is kept where several yield an entry?", answer, rows)
 
