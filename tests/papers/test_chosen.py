@@ -58,8 +58,8 @@ def test_the_choice_is_on_disk_and_says_which_run_holds_the_entry(known, tmp_pat
 
 
 def test_a_real_model_is_judged_as_evaluation_judges_it(monkeypatch):
-    """Against the posterior mean, as here, what is left of a loss is the regret. The usual sequences are those of a fifth of
-    the draws, so within four of that many's standard errors, of all draws and of other sequences."""
+    """Against the posterior mean, as here, what is left of a loss is the regret. The usual sequences are those of one draw
+    of five, so within four of its standard errors: that of all draws, and that of other sequences."""
     monkeypatch.setattr(chosen, "_COUNT", 8192)
     monkeypatch.setattr(chosen, "_EXTREME", 512)
     chosen._stratified.cache_clear()
