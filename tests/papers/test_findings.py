@@ -161,16 +161,23 @@ def test_spread_is_over_seeds_and_broken_theorems_are_said_to_fail():
 
 
 def test_the_run_that_is_kept_is_held_against_the_best_of_its_rivals():
-    runs = [("deeper", 0.06, False), ("random", 0.05, True), ("diag", 0.0625, False)]
-    columns = ["problem", "method", "layers", "run", "loss", "chosen"]
-    alike = [("deeper", 0.05, True), ("random", 0.0501, False)]
-    rows = [(PROBLEM, "full", layers, *run) for layers, some in ((5, runs), (3, alike)) for run in some]
+    """Better by a sixth at five layers; at three alike but for a pole of the other; at two alike."""
+    runs = {
+        5: [("deeper", 0.06, 0.06, False), ("random", 0.05, 0.05, True), ("diag", 0.0625, 0.0625, False)],
+        3: [("deeper", 0.0502, 0.0502, True), ("random", 0.05, 0.25, False)],
+        2: [("deeper", 0.05, 0.05, True), ("random", 0.0501, 0.0501, False)],
+    }
+    rows = [(PROBLEM, "full", layers, *run) for layers, some in runs.items() for run in some]
+    columns = ["problem", "method", "layers", "run", "median", "mean", "kept"]
     choice = pl.DataFrame(rows, schema=columns, orient="row")
     table = asked(findings((frames({("full", 5): 0.05}) | {"choice": choice}).get), "Which run is kept")
-    assert table["what"].to_list() == ["uniform(0,5): FULL, 5 layers"]
-    assert table["measured"].item() == pytest.approx(0.05 / 0.06)
-    assert table["note"].item() == "random rather than deeper, diag"
-    assert "Of 2 entries that several runs yield, 1 have" in table["answer"].item()
+    assert table["what"].to_list() == [f"uniform(0,5): FULL, {layers} layers" for layers in (5, 3)]
+    assert table["measured"].to_list() == pytest.approx([0.05 / 0.06, 0.0502 / 0.05])
+    assert table["note"].to_list() == [
+        "random, not deeper; of the means over all draws 0.833",
+        "deeper, not random; of the means over all draws 0.201",
+    ]
+    assert "Of 3 entries that several runs yield, 2 have" in table["answer"][0]
     nothing = findings(frames({("full", 5): 0.05}).get)
     assert not nothing["group"].str.contains("Which run is kept").any()
 
