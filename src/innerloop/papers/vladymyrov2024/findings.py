@@ -216,7 +216,7 @@ def _choices(choices: pl.DataFrame) -> pl.DataFrame:
             rows.append(finding(f"{problem}: {_label(method)}{_deep(layers)}", share, note=note))
     answer = (
         f"Of {several} entries that several runs yield, {len(rows)} have a run that is more than 1 % better than the next. "
-        "Measured is the median loss over draws of 102 400 sequences, which nothing else draws, in units of the next best's; "
+        "Measured is the median loss over draws of 102 400 sequences, which nothing else draws, over that of the next; "
         "of runs within 1 % the one of the least mean is kept, which a pole would raise."
     )
     return answered("Which run is kept where several yield an entry?", answer, rows)
