@@ -8,7 +8,6 @@ Exit codes: 0 done; 2 the input is wrong, said in one message; 75 stopped by a s
 
 import sys
 import warnings
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -44,7 +43,9 @@ for command in (
 
 def _say_version(asked: bool) -> bool:
     if asked:
-        print(f"innerloop {version('innerloop')}")
+        import innerloop
+
+        print(f"innerloop {innerloop.__version__}")
         raise typer.Exit
     return asked
 

@@ -51,7 +51,7 @@ def test_the_choice_is_on_disk_and_says_which_run_holds_the_entry(tmp_path, monk
 def test_a_real_model_is_judged_as_evaluation_judges_it(monkeypatch):
     """Against the posterior mean, as here, what is left of a loss is the regret; of other sequences than those of
     `evaluate`, so within five standard errors of the difference."""
-    monkeypatch.setattr(chosen, "_COUNT", 8192)
+    monkeypatch.setattr(chosen, "COUNT", 8192)
     chosen._draws.cache_clear()
     (losses,) = chosen.judged([MODEL], ENTRY.problem)
     chosen._draws.cache_clear()

@@ -167,8 +167,8 @@ def test_the_run_that_is_kept_is_held_against_the_best_of_its_rivals():
         3: [("deeper", 0.0502, 0.0502, True), ("random", 0.05, 0.25, False)],
         2: [("deeper", 0.05, 0.05, True), ("random", 0.0501, 0.0501, False)],
     }
-    rows = [(PROBLEM, "full", layers, *run) for layers, some in runs.items() for run in some]
-    columns = ["problem", "method", "layers", "run", "median", "mean", "kept"]
+    rows = [(PROBLEM, "full", layers, 0, *run) for layers, some in runs.items() for run in some]
+    columns = ["problem", "method", "layers", "seed", "run", "median", "mean", "kept"]
     choice = pl.DataFrame(rows, schema=columns, orient="row")
     table = asked(findings((frames({("full", 5): 0.05}) | {"choice": choice}).get), "Which run is kept")
     assert table["what"].to_list() == [f"uniform(0,5): FULL, {layers} layers" for layers in (5, 3)]

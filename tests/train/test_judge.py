@@ -1,4 +1,4 @@
-"""Judging models: on fresh sequences, and which sequences are extreme."""
+"""Judging models on fresh sequences."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,6 @@ import pytest
 from innerloop.models import LinearTransformer
 from innerloop.tasks import LinearRegression
 from innerloop.train import judge, second_order
-from innerloop.train.objectives import draw_many
 
 TASK = LinearRegression(3, 6, "uniform(0,2)")
 pytestmark = pytest.mark.usefixtures("x64")
@@ -37,16 +36,3 @@ def test_draws_differ_from_each_other_and_from_those_of_another_seed():
     )
     np.testing.assert_array_equal(first, again)
     assert not np.isin(first, second).any() and not np.isin(first, other).any()
-
-
-def test_half_of_the_extreme_have_the_largest_labels_and_the_others_the_largest_inputs(key):
-    """Of sixteen times as many: against sorting by hand."""
-    count = 10
-    many = draw_many(TASK, "bayes", key, 16 * count, beyond=True).moments.S
-    labels = {k: many[k, -1, -1] for k in range(len(many))}
-    first = sorted(labels, key=lambda k: -labels[k])[:5]
-    inputs = {k: np.linalg.eigvalsh(many[k, :3, :3]).max() for k in labels if k not in first}
-    second = sorted(inputs, key=lambda k: -inputs[k])[:5]
-    np.testing.assert_array_equal(
-        judge.draw_extreme(TASK, "bayes", key, count).moments.S, many[[*first, *second]]
-    )

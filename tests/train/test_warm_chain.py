@@ -9,7 +9,7 @@ from innerloop.models import LinearTransformer
 from innerloop.tasks import LinearRegression
 from innerloop.train import second_order
 from innerloop.train.objectives import draw_many
-from innerloop.train.warm_chain import WarmChain
+from innerloop.train.warm_chain import WarmChain, _extreme
 
 _LAYERS = 3
 
@@ -143,3 +143,14 @@ def test_without_warmth_only_the_last_depth_is_solved(seed):
         state, row = chain.advance(state)
         layers.add(row["layers"])
     assert layers == {_LAYERS} == set(chain.by_depth(state))
+
+
+def test_half_of_the_extreme_have_the_largest_labels_and_the_others_the_largest_inputs(key):
+    """Of sixteen times as many: against sorting by hand."""
+    count = 10
+    many = draw_many(LinearRegression(3, 6, "uniform(0,2)"), "bayes", key, 16 * count).moments.S
+    labels = {k: many[k, -1, -1] for k in range(len(many))}
+    first = sorted(labels, key=lambda k: -labels[k])[:5]
+    inputs = {k: np.linalg.eigvalsh(many[k, :3, :3]).max() for k in labels if k not in first}
+    second = sorted(inputs, key=lambda k: -inputs[k])[:5]
+    assert _extreme(many, count).tolist() == [*first, *second]

@@ -1,10 +1,9 @@
-"""Which of several models is better: on sequences that no training draws, and on those where models break."""
+"""Which of several models is better, on sequences that no training draws."""
 
 from collections.abc import Sequence
 
 import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
 from innerloop.models.linear import LinearTransformer
 from innerloop.tasks import LinearRegression
@@ -13,19 +12,6 @@ from innerloop.train.objectives import Examples, Objective, draw_many
 
 _NO_STEP = 2**31 - 1  # training folds its steps into the seed's key
 _STREAM = 11
-_TO_CHOOSE_FROM = 16  # sequences for each extreme one
-
-
-def draw_extreme(task: LinearRegression, objective: Objective, key: PRNGKeyArray, count: int) -> Examples:
-    """So many sequences, half of the largest label energy, half of the largest eigenvalue of their inputs, among many whose
-    labels are up to a third too large: where deep models break, which one sequence in a million shows."""
-    many = draw_many(task, objective, key, _TO_CHOOSE_FROM * count, beyond=True)
-    S = many.moments.S
-    longest = np.linalg.eigvalsh(S[:, :-1, :-1])[:, -1]
-    by_labels, by_inputs = (np.argsort(-size, kind="stable") for size in (S[:, -1, -1], longest))
-    first = by_labels[: count // 2]
-    rest = by_inputs[~np.isin(by_inputs, first)][: count - len(first)]
-    return second_order.take(many, np.concatenate([first, rest]))
 
 
 def draw_fresh(

@@ -25,8 +25,8 @@ from innerloop.train.objectives import Examples
 from innerloop.train.second_order import mean_loss
 
 _SEED = 2**31 - 24  # of no run
-_DRAWS, _COUNT = 3, 102_400  # fresh draws, about as large as the paper's
-_ALIKE = 1.01  # medians within this factor of the least
+_DRAWS, COUNT = 3, 102_400  # fresh draws, about as large as the paper's
+ALIKE = 1.01  # medians within this factor of the least
 
 
 def choose(part: Part, runs: Sequence[Path], folder: Path) -> None:
@@ -51,7 +51,7 @@ def best(medians: Float[np.ndarray, "runs"], means: Float[np.ndarray, "runs"]) -
     what was published; of models that are alike but for that, the mean over all draws tells which has one.
     """
     medians = np.where(np.isnan(medians), np.inf, medians)
-    alike = medians <= _ALIKE * medians.min()
+    alike = medians <= ALIKE * medians.min()
     return judge.least_of(np.where(alike, means, np.inf))
 
 
@@ -65,7 +65,7 @@ def judged(models: Sequence[LinearTransformer], problem: str) -> Float[np.ndarra
 @lru_cache(maxsize=1)  # the entries of a problem follow each other
 def _draws(problem: str) -> tuple[Examples, ...]:
     task = task_of(problem)
-    return tuple(judge.draw_fresh(task, "bayes", _SEED, _COUNT, draw=draw) for draw in range(_DRAWS))
+    return tuple(judge.draw_fresh(task, "bayes", _SEED, COUNT, draw=draw) for draw in range(_DRAWS))
 
 
 def chosen(
@@ -73,10 +73,10 @@ def chosen(
 ) -> dict[Entry, str]:
     """The run of each of the `entries`: the only candidate, or the one that its choice in `folder` says."""
 
-    def best(entry: Entry) -> str:
+    def kept(entry: Entry) -> str:
         (only, *others) = candidates[entry]
         if not others:
             return only
         return pl.read_parquet(folder / choice_of(entry).file("choice")).filter("kept")["run"].item()
 
-    return {entry: best(entry) for entry in entries}
+    return {entry: kept(entry) for entry in entries}

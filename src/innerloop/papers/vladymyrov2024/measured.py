@@ -54,6 +54,7 @@ _FRAMES = {
     "theorems": ("checks", "solver", "contexts"),
     "mechanisms": ("ablations", "scales", "steps"),
 }
+_SECONDS = {"curves": 1.0, "choice": 3.0}  # of what depends on no number of sequences
 # Kinds of which a reader asks whether the first is better.
 _PAIRS = (("full", "diag"), ("full", "diag free"), ("diag free", "diag"), ("full two heads", "full"))
 _AT = 4  # layers of the model whose matrices and mechanisms are shown, or the nearest depth
@@ -94,8 +95,8 @@ class Part:
         }.get(self.kind, budget.probes)
         if self.kind == "losses" and self.about == NOISELESS:
             sequences += budget.further_draws * PUBLISHED_DRAW
-        if self.kind in ("curves", "choice"):
-            return {"curves": 1, "choice": 3}[self.kind]
+        if self.kind in _SECONDS:
+            return _SECONDS[self.kind]
         return 12 + sequences * (20e-6 + 1.2e-6 * layers)
 
 

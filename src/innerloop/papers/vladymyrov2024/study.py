@@ -258,8 +258,8 @@ def _study(budget: Budget) -> StudySpec:
 
 
 def candidates(runs: Iterable[PlannedRun], budget: Budget) -> dict[Entry, tuple[str, ...]]:
-    """Every model that the runs yield, and the names of those that yield it or, where the budget says so, one that it
-    contains: its own first, the shallowest before."""
+    """Every model that the runs yield, and the names of those that yield it, the shallowest first; where the budget says so
+    then of those that yield a model which it contains."""
     own: dict[Entry, tuple[str, ...]] = {}
     for run in sorted(runs, key=lambda run: run.spec.model.layers):
         spec = run.spec
