@@ -216,8 +216,8 @@ def _choices(choices: pl.DataFrame) -> pl.DataFrame:
             note = f"{kept['run']}, not {next_best['run']}; of the means over all draws {over_all:.3g}"
             rows.append(finding(f"{problem}: {_label(method)}{_deep(layers)}", share, note=note))
     answer = (
-        f"Of {several} entries that several runs yield, {len(rows)} have one that is more than {ALIKE - 1:.0%} better than the "
-        f"next. Measured is the median loss over draws of {COUNT} sequences, which nothing else draws, over that of the next; "
+        f"Of {several} entries that several runs yield, {len(rows)} have one that is more than {ALIKE - 1:.0%} better than "
+        f"the next. Measured is the median loss over draws of {COUNT} sequences, that nothing else draws, over the next's; "
         "of runs that are closer the one of the least mean is kept, which a pole would raise."
     )
     return answered("Which run is kept where several yield an entry?", answer, rows)
