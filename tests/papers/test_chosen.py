@@ -63,14 +63,13 @@ def test_a_real_model_is_judged_as_evaluation_judges_it(monkeypatch):
 def test_seeds_and_what_a_method_contains_are_rivals_except_on_the_problem_whose_seeds_are_shown():
     found = candidates(plan_of("full").runs, BUDGETS["full"])
     chains = {
-        kind: {f"{kind}-7l-d10-n20-categorical-1-3-seed{seed}" for seed in (0, 1)}
-        for kind in ("gdpp", "diag")
+        kind: {f"{kind}-7l-d10-n20-uniform-0-2-seed{seed}" for seed in (0, 1)} for kind in ("gdpp", "diag")
     }
-    entry = Entry("categorical(1,3)", "gd++", 4, 0)
+    entry = Entry("uniform(0,2)", "gd++", 4, 0)
     assert set(found[entry]) == chains["gdpp"]
     assert set(found[entry._replace(method="diag")]) == chains["diag"] | chains["gdpp"]
     full = found[entry._replace(method="full")]
-    assert "full-7l-d10-n20-categorical-1-3-seed0" in full[:-4]
+    assert "full-7l-d10-n20-uniform-0-2-seed0" in full[:-4]
     assert set(full[-4:]) == chains["diag"] | chains["gdpp"]
     shown = {entry.seed: names for entry, names in found.items() if entry[:3] == ("uniform(0,5)", "diag", 3)}
     assert set(shown) == set(range(BUDGETS["full"].seeds))
