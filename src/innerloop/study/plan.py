@@ -395,7 +395,9 @@ def _seconds(group: Group) -> float:
         size = (spec.task.dim + 1) ** 3 / 11**3
         if training.has_chain:
             total += sum((3 + 1.2 * depth) * (0.5 + size / 2) for depth in spec.depths())
-        if training.optimizer != "levenberg-marquardt":
+        if training.optimizer == "spectral":
+            total += 5.0 + 3.0 * len(spec.depths())
+        elif training.optimizer != "levenberg-marquardt":
             layer = 6.6e-6 if spec.model.kind == "full" else 1.5e-6
             updates = training.steps * training.batch * (2 if training.precision == "float64" else 1)
             shares = {depth: 1.0 for depth in spec.depths()}

@@ -16,6 +16,7 @@ from innerloop.refused import describe, keys_of
 from innerloop.study.errors import SpecError
 from innerloop.tasks import LinearRegression, parse_noise
 from innerloop.train import Training
+from innerloop.train.settings import SECOND_ORDER
 
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's, five times as fast, where it is there
 
@@ -111,10 +112,10 @@ class RunSpec(_Section):
     @model_validator(mode="after")
     def _learning_rate_is_used(self):
         optimizer = self.train.resolved(self.model.kind).optimizer
-        if optimizer == "levenberg-marquardt" and self.train.learning_rate is not None:
+        if optimizer in SECOND_ORDER and self.train.learning_rate is not None:
             raise ValueError(
                 f"train.learning_rate is for adam and muon, got {self.train.learning_rate:g}, but {self.model.kind} trains "
-                "by levenberg-marquardt; set train.optimizer too, or leave train.learning_rate out"
+                f"by {optimizer}; set train.optimizer too, or leave train.learning_rate out"
             )
         return self
 
@@ -127,6 +128,22 @@ class RunSpec(_Section):
         if self.train.start != "random" and self.model.init_scale != 1:
             raise ValueError(
                 f"model.init_scale must be 1 where train.start is not random, got {self.model.init_scale:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _spectral_solves_what_it_can(self):
+        if self.train.optimizer != "spectral":
+            return self
+        if self.model.kind != "gd++":
+            raise ValueError(
+                f"train.optimizer is spectral, which is for model.kind gd++, got {self.model.kind!r}"
+            )
+        if self.task.input_covariance is not None:
+            raise ValueError("train.optimizer is spectral, which is for task.input_covariance null, got one")
+        if self.train.objective == "sampled":
+            raise ValueError(
+                "train.optimizer is spectral, which is for train.objective bayes or oracle, got 'sampled'"
             )
         return self
 

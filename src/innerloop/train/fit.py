@@ -12,7 +12,7 @@ import polars as pl
 from jaxtyping import Array, Float
 from pydantic import ValidationError
 
-from innerloop.models.linear import LinearTransformer
+from innerloop.models.linear import GDPlusPlus, LinearTransformer
 from innerloop.refused import describe
 from innerloop.tasks import LinearRegression
 from innerloop.train import loop
@@ -23,10 +23,12 @@ from innerloop.train.from_diag import FromDiag
 from innerloop.train.objectives import Examples, draw_many
 from innerloop.train.second_order import mean_loss
 from innerloop.train.settings import Training
+from innerloop.train.spectral import Spectral
 from innerloop.train.warm_chain import WarmChain
 
 _REPORT_STREAM = 9
 _REPORT_SEQUENCES = 4096
+_DRAWN = 50  # sequences a sequence in a Jacobian, where GD++ is solved as a function of eigenvalues
 _JUDGED = (200, 102_400)  # sequences on which a chain judges: so many a sequence in a Jacobian, and at most
 
 
@@ -190,6 +192,19 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
         raise ValueError(f"start must be random for kind {model.kind}, got {training.start!r}")
     if training.optimizer == "levenberg-marquardt":
         return _chain(model, task, training, steps=training.steps)
+    if training.optimizer == "spectral":
+        if not isinstance(model, GDPlusPlus):
+            raise ValueError(f"optimizer spectral is for gd++, got a model of kind {model.kind!r}")
+        return Spectral(
+            model,
+            task,
+            objective=training.objective,
+            seed=training.seed,
+            warm=training.warm,
+            starts=training.starts,
+            sequences=_DRAWN * training.sample,
+            steps=training.steps,
+        )
     assert training.learning_rate is not None
     gradients = FirstOrder(
         model,

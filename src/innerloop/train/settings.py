@@ -6,13 +6,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from innerloop.train.objectives import Objective
 
-Optimizer = Literal["adam", "muon", "levenberg-marquardt"]
+Optimizer = Literal["adam", "muon", "levenberg-marquardt", "spectral"]
+SECOND_ORDER = ("levenberg-marquardt", "spectral")  # they choose their own steps
 
 # Where the start is deeper, a trial without a layer has so many times fewer steps and sequences in each than the first
 # training, and what goes on from the best of the trials so many times fewer steps.
 TRIAL = (4, 8)
 ONWARD = 2
-_STEPS = {"adam": 6000, "muon": 6000, "levenberg-marquardt": 30}
+_STEPS = {"adam": 6000, "muon": 6000, "levenberg-marquardt": 30, "spectral": 60}
 _LEARNING_RATE = {"adam": 0.01, "muon": 0.02}
 
 
@@ -24,12 +25,13 @@ class Training(BaseModel):
     objective: Objective = Field(default="bayes", description="what is minimised: sampled, oracle or bayes")
     optimizer: Optimizer | None = Field(
         default=None,
-        description="adam, muon or levenberg-marquardt; by default muon for full, levenberg-marquardt for the rest",
+        description="adam, muon, levenberg-marquardt or, for gd++ with isotropic inputs, spectral, which solves it as a "
+        "function of eigenvalues; by default muon for full, levenberg-marquardt for the rest",
     )
     steps: int | None = Field(
         default=None,
         ge=1,
-        description="updates (adam 6000, muon 6000), or iterations a depth (levenberg-marquardt 30)",
+        description="updates (adam 6000, muon 6000), or iterations a depth (levenberg-marquardt 30), a start (spectral 60)",
     )
     batch: int = Field(default=512, ge=1, strict=True, description="sequences an update of adam or muon")
     learning_rate: float | None = Field(
@@ -41,7 +43,7 @@ class Training(BaseModel):
         description="a sequence's loss above this many times that of predicting zero counts by its logarithm",
     )
     warm: bool = Field(
-        default=True, description="levenberg-marquardt: reach the depth through all shallower ones"
+        default=True, description="levenberg-marquardt, spectral: reach the depth through all shallower ones"
     )
     start: Literal["random", "diag", "deeper"] = Field(
         default="random",
@@ -54,9 +56,14 @@ class Training(BaseModel):
         default=4,
         ge=1,
         le=100,
-        description="levenberg-marquardt: cold starts at each depth, besides those from the depth before",
+        description="levenberg-marquardt: cold starts at each depth, besides those from the depth before; spectral: 32 "
+        "times as many",
     )
-    sample: int = Field(default=4096, ge=16, description="levenberg-marquardt: sequences in a Jacobian")
+    sample: int = Field(
+        default=4096,
+        ge=16,
+        description="levenberg-marquardt: sequences in a Jacobian; spectral: 50 times as many are drawn",
+    )
     seed: int = Field(default=0, ge=0, lt=2**31, description="everything random follows from it")
     data_seed: int | None = Field(
         default=None,
@@ -75,7 +82,8 @@ class Training(BaseModel):
     )
     precision: Literal["float32", "float64"] | None = Field(
         default=None,
-        description="float32 or float64; by default float64 for levenberg-marquardt, also where it only gives the start",
+        description="float32 or float64; by default float64 for levenberg-marquardt, also where it only gives the start, "
+        "and for spectral",
     )
 
     @model_validator(mode="after")
@@ -88,30 +96,30 @@ class Training(BaseModel):
 
     @model_validator(mode="after")
     def _only_gradients_start_from_others(self):
-        if self.start != "random" and self.optimizer == "levenberg-marquardt":
-            raise ValueError(f"start must be random for levenberg-marquardt, got {self.start!r}")
+        if self.start != "random" and self.optimizer in SECOND_ORDER:
+            raise ValueError(f"start must be random for {self.optimizer}, got {self.start!r}")
         return self
 
     @model_validator(mode="after")
     def _second_order_has_no_learning_rate(self):
-        if self.optimizer == "levenberg-marquardt" and self.learning_rate is not None:
-            raise ValueError("learning_rate is for adam and muon; levenberg-marquardt chooses its own steps")
+        if self.optimizer in SECOND_ORDER and self.learning_rate is not None:
+            raise ValueError(f"learning_rate is for adam and muon; {self.optimizer} chooses its own steps")
         return self
 
     @property
     def has_chain(self) -> bool:
-        """Whether levenberg-marquardt solves it, or what it starts from; of resolved options."""
+        """Whether a warm chain solves it, or what it starts from; of resolved options."""
         return self.optimizer == "levenberg-marquardt" or self.start == "diag"
 
     @property
     def trains_alone(self) -> bool:
         """Whether it has parts that no other run shares, however alike; of resolved options."""
-        return self.has_chain or self.start == "deeper"
+        return self.has_chain or self.start == "deeper" or self.optimizer == "spectral"
 
     @property
     def passes_depths(self) -> bool:
         """Whether it yields a model of every depth up to the one asked for; of resolved options."""
-        return self.start == "deeper" or (self.has_chain and self.warm)
+        return self.start == "deeper" or ((self.has_chain or self.optimizer == "spectral") and self.warm)
 
     def resolved(self, kind: str) -> "Training":
         """The same with every default that depends on the model's kind or the optimiser filled in."""
@@ -122,6 +130,7 @@ class Training(BaseModel):
                 "steps": self.steps or _STEPS[optimizer],
                 "learning_rate": self.learning_rate or _LEARNING_RATE.get(optimizer),
                 "data_seed": self.seed if self.data_seed is None else self.data_seed,
-                "precision": self.precision or ("float64" if chosen.has_chain else "float32"),
+                "precision": self.precision
+                or ("float64" if chosen.has_chain or optimizer == "spectral" else "float32"),
             }
         )

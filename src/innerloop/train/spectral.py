@@ -1,0 +1,324 @@
+"""GD++ solved as what it is: a filter of the least-squares solution, a polynomial in the eigenvalues of the inputs.
+
+Let lambda and c be an eigenvalue of X X^T / n and the component of X y^T / n along its eigenvector. A layer of GD++ with
+flows a = w_xx and b = w_yx multiplies what is left of the labels there by 1 + b lambda, and lambda itself by
+(1 + a lambda)^2. After all layers the implicit weights are (1 - rho) c / lambda, where rho, the product of the first
+factors, is a polynomial in lambda alone. So with isotropic queries the exact objective is a weighted least-squares fit of
+one function of one variable: drawn once and gathered in a few thousand points, it is minimised from hundreds of starts in
+seconds, where a sequence would need products of matrices. The best of all functions of lambda, polynomial or not, is a
+floor that GD++ of no depth passes.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from innerloop.models.linear import GDPlusPlus
+from innerloop.tasks import LinearRegression
+from innerloop.train.objectives import Examples, Objective, draw_many
+
+_EXTREMES, _BINS = 512, 4096  # eigenvalues at either end that stay alone; points for all others
+_INTERVALS = 64
+_RARE = 100_000  # eigenvalues that fewer than one in so many sequences has, at either end, are left out
+_SCREENED, _LEFT = 16, 4  # iterations after which one start in so many goes on
+_TRIALS = (0.1, 1.0, 10.0, 100.0)  # of the damping, side by side
+_NUDGE = 1e-3  # of what a new idle layer is set to, by the scale of its eigenvalues
+_STARTS = 32  # cold starts for each that is asked for
+
+
+class Spectrum(NamedTuple):
+    """The objective of GD++ on drawn sequences: `1/2 sum weights (1 - rho(eigenvalues) - targets)^2 + rest`.
+
+    Attributes:
+        eigenvalues: of X X^T / n, increasing, `(points,)`.
+        weights: squared least-squares solution along them, over the number of sequences.
+        targets: the share of that solution which is best kept: that of ridge with a known sigma is
+            `lambda / (lambda + sigma^2 / n)`.
+        rest: what differs from sequence to sequence at one eigenvalue.
+    """
+
+    eigenvalues: Float[np.ndarray, "points"]
+    weights: Float[np.ndarray, "points"]
+    targets: Float[np.ndarray, "points"]
+    rest: float
+
+    @property
+    def floor(self) -> float:
+        """The least regret of any function of the eigenvalue alone: of the best that is linear in each of 64 intervals,
+        which hold so many eigenvalues that it does not follow single ones."""
+        missed = 0.0
+        for x, weights, targets in zip(*(np.array_split(each, _INTERVALS) for each in self[:3]), strict=True):
+            if weights.sum() > 0:
+                x, targets = (each - np.average(each, weights=weights) for each in (x, targets))
+                spread = weights @ x**2
+                slope = weights @ (x * targets) / spread if spread > 0 else 0.0
+                missed += weights @ (targets - slope * x) ** 2
+        return self.rest + missed / 2
+
+    @classmethod
+    def of(cls, examples: Examples) -> "Spectrum":
+        """What `examples` say, whose queries are isotropic."""
+        S = np.asarray(examples.moments.S, np.float64) / examples.moments.n
+        eigenvalues, vectors = np.linalg.eigh(S[:, :-1, :-1])
+        along = np.einsum("nij,ni->nj", vectors, S[:, :-1, -1]).ravel()
+        target = np.einsum("nij,ni->nj", vectors, examples.target).ravel()
+        order = np.argsort(eigenvalues, axis=None)
+        eigenvalues, along, target = eigenvalues.ravel()[order], along[order], target[order]
+        spanned = eigenvalues > 1e-12 * eigenvalues[-1]
+        solution = np.divide(along, eigenvalues, out=np.zeros_like(along), where=spanned)
+
+        rare = len(S) // _RARE
+        kept = slice(rare, None)
+        eigenvalues, solution, target = eigenvalues[kept], solution[kept], target[kept]
+        first = _firsts(len(eigenvalues))
+
+        def summed(values: np.ndarray) -> np.ndarray:
+            return np.add.reduceat(values, first)
+
+        count = np.diff(first, append=len(eigenvalues))
+        weights = summed(solution**2)
+        targets = np.divide(summed(solution * target), weights, out=np.zeros_like(weights), where=weights > 0)
+        missed = solution * np.repeat(targets, count) - target
+        sequences = len(S)
+        rest = float(missed @ missed) / 2 / sequences
+        return _smooth_above(cls(summed(eigenvalues) / count, weights / sequences, targets, rest))
+
+
+def _smooth_above(spectrum: Spectrum) -> Spectrum:
+    """With the quantiles of an exponential law in place of the largest eigenvalues, of which there are as many.
+
+    Where a deep filter breaks is decided by the very largest, which differ from draw to draw; their excess over a threshold
+    is about exponential (peaks over threshold, with shape zero).
+    """
+    count = _EXTREMES // 2
+    eigenvalues, weights = spectrum.eigenvalues, spectrum.weights
+    if len(eigenvalues) < _EXTREMES + _BINS:  # so few that the largest are no extremes
+        return spectrum
+    threshold, top = eigenvalues[-count - 1], slice(-count, None)
+    share = (np.arange(count)[::-1] + 0.25) / count
+    above = threshold - np.log(share) * (eigenvalues[top] - threshold).mean()
+    return spectrum._replace(
+        eigenvalues=np.concatenate([eigenvalues[:-count], above]),
+        weights=np.concatenate([weights[:-count], np.full(count, weights[top].mean())]),
+    )
+
+
+def _firsts(count: int) -> np.ndarray:
+    """Where the points begin, among `count` eigenvalues in order."""
+    extremes = min(_EXTREMES, count // 4)
+    inner = np.linspace(extremes, count - extremes, min(_BINS, count - 2 * extremes), endpoint=False)
+    ends = np.arange(extremes)
+    return np.concatenate([ends, inner.astype(int), count - extremes + ends])
+
+
+def left_over(w: Float[Array, "layers 2"], eigenvalues: Float[Array, "points"]) -> Float[Array, "points"]:
+    """rho: the share of the least-squares solution that GD++ with flows `w`, w_xx and w_yx of each layer, leaves out."""
+
+    def layer(carry, flows):
+        rho, current = carry
+        return (rho * (1 + flows[1] * current), current * (1 + flows[0] * current) ** 2), None
+
+    return jax.lax.scan(layer, (jnp.ones_like(eigenvalues), eigenvalues), w)[0][0]
+
+
+@dataclass(frozen=True)
+class SpectralState:
+    """The models of the depths that are solved, in order."""
+
+    solved: tuple[GDPlusPlus, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """Trains GD++ of every depth up to the model's; a trainer in the sense of `innerloop.train.loop`.
+
+    Each depth is solved by Levenberg-Marquardt from many cold starts, whose layers are as large as the eigenvalues that
+    reach them call for, and from the depth before with an idle layer at any place; of them the best is kept.
+
+    Args:
+        model: the sizes and the depth; its parameters are not used.
+        task: the problem, with isotropic inputs.
+        objective: `bayes` or `oracle`.
+        seed: everything random follows from it.
+        warm: solve all depths from 1, else only the model's own.
+        starts: so many times 32 cold starts a depth.
+        sequences: that are drawn.
+        steps: iterations of what the first few leave over, twice that for the best.
+
+    Raises:
+        ValueError: the inputs have a covariance, or the objective is `sampled`.
+    """
+
+    model: GDPlusPlus
+    task: LinearRegression
+    objective: Objective = "bayes"
+    seed: int = 0
+    warm: bool = True
+    starts: int = 4
+    sequences: int = 204_800
+    steps: int = 60
+
+    def __post_init__(self):
+        if self.task.input_root is not None:
+            raise ValueError(
+                "optimizer spectral is for isotropic inputs, got a task with an input_covariance"
+            )
+        if self.objective == "sampled":
+            raise ValueError("optimizer spectral is for objective bayes or oracle, got 'sampled'")
+
+    def start(self) -> SpectralState:
+        return SpectralState()
+
+    def finished(self, state: SpectralState) -> bool:
+        return bool(state.solved) and state.solved[-1].layers == self.model.layers
+
+    def progress(self, state: SpectralState) -> float:
+        """Share of the work done, from 0 to 1."""
+        return sum(model.layers for model in state.solved) / sum(self._depths())
+
+    def current(self, state: SpectralState) -> GDPlusPlus:
+        return state.solved[-1] if state.solved else self.model
+
+    def by_depth(self, state: SpectralState) -> dict[int, GDPlusPlus]:
+        """The solved model of every depth."""
+        return {model.layers: model for model in state.solved}
+
+    def advance(self, state: SpectralState) -> tuple[SpectralState, dict]:
+        """The next depth."""
+        layers = self._depths()[len(state.solved)]
+        rng = np.random.default_rng([self.seed, layers])
+        begun = [self._cold(layers, rng) for _ in range(_STARTS * self.starts)]
+        if state.solved:
+            begun += self._inserted(np.asarray(state.solved[-1].w, np.float64), rng)
+        candidates = self._improved(np.stack([self._padded(w) for w in begun]), layers, _SCREENED)
+        candidates = self._improved(candidates[: -(-len(begun) // _LEFT)], layers, self.steps)
+        (best, *_) = candidates = self._improved(candidates[:1], layers, 2 * self.steps)
+        dtype = self.model.w.dtype
+        model = replace(self.model, w=jnp.asarray(best[:layers], dtype))
+        loss = float(_losses(self._points(), jnp.asarray(candidates))[0]) + self.spectrum.rest
+        return SpectralState((*state.solved, model)), {"phase": "solve", "layers": layers, "loss": loss}
+
+    def pack(self, state: SpectralState) -> dict[str, np.ndarray]:
+        """The state as named arrays, for a checkpoint."""
+        return {f"solved_{model.layers}": np.asarray(model.w) for model in state.solved}
+
+    def unpack(self, arrays: dict[str, np.ndarray]) -> SpectralState:
+        """The inverse of `pack`."""
+        found = (arrays[f"solved_{depth}"] for depth in self._depths() if f"solved_{depth}" in arrays)
+        return SpectralState(tuple(replace(self.model, w=jnp.asarray(w)) for w in found))
+
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """The objective."""
+        return Spectrum.of(draw_many(self.task, self.objective, jax.random.key(self.seed), self.sequences))
+
+    def _points(self) -> tuple[Array, Array, Array]:
+        return tuple(jnp.asarray(each, float) for each in self.spectrum[:3])
+
+    def _depths(self) -> range:
+        return range(1 if self.warm else self.model.layers, self.model.layers + 1)
+
+    def _cold(self, layers: int, rng: np.random.Generator) -> Float[np.ndarray, "layers 2"]:
+        """Random flows, as large as the largest eigenvalues before each layer call for."""
+        current, w = self.spectrum.eigenvalues, np.empty((layers, 2))
+        for place in range(layers):
+            largest = _largest(current)
+            w[place] = rng.uniform(-1.5, 0.8) / largest, -rng.uniform(0.5, 1.9) / largest
+            current = _mapped(current, w[place, 0])
+        return w
+
+    def _inserted(self, w: Float[np.ndarray, "before 2"], rng: np.random.Generator) -> list[np.ndarray]:
+        """The depth before with a layer at any place that does hardly anything."""
+        current, found = self.spectrum.eigenvalues, []
+        for place in range(len(w) + 1):
+            found.append(np.insert(w, place, _NUDGE * rng.normal(size=2) / _largest(current), axis=0))
+            if place < len(w):
+                current = _mapped(current, w[place, 0])
+        return found
+
+    def _padded(self, w: Float[np.ndarray, "layers 2"]) -> Float[np.ndarray, "deepest 2"]:
+        """With idle layers up to the model's depth, so that all depths run one compiled program."""
+        return np.pad(w, [(0, self.model.layers - len(w)), (0, 0)])
+
+    def _improved(
+        self, candidates: Float[np.ndarray, "starts deepest 2"], layers: int, steps: int
+    ) -> Float[np.ndarray, "starts deepest 2"]:
+        """After so many iterations, the best first."""
+        free = np.zeros(candidates.shape[1:], bool)
+        free[:layers] = True
+        free[layers - 1, 0] = False  # eigenvalues after the last layer are of no use
+        found, losses = _iterated(
+            self._points(), jnp.asarray(candidates, float), jnp.asarray(free.ravel()), jnp.asarray(steps)
+        )
+        return np.asarray(found)[np.argsort(np.asarray(losses), kind="stable")]
+
+
+def _mapped(eigenvalues: np.ndarray, flow: float) -> np.ndarray:
+    """After a layer with this w_xx; infinite where random ones break."""
+    with np.errstate(over="ignore"):
+        return eigenvalues * (1 + flow * eigenvalues) ** 2
+
+
+def _largest(eigenvalues: np.ndarray) -> float:
+    """About the largest that are not extreme."""
+    return float(np.quantile(np.abs(eigenvalues), 0.9))
+
+
+_Points = tuple[Float[Array, "points"], Float[Array, "points"], Float[Array, "points"]]
+
+
+def _residuals(points: _Points, w: Float[Array, "layers 2"]) -> Float[Array, "points"]:
+    eigenvalues, weights, targets = points
+    return jnp.sqrt(weights) * (1 - targets - left_over(w, eigenvalues))
+
+
+def _loss(points: _Points, w: Float[Array, "layers 2"]) -> Float[Array, ""]:
+    """Above the rest; infinite where it is not a number."""
+    residuals = _residuals(points, w)
+    loss = residuals @ residuals / 2
+    return jnp.where(jnp.isfinite(loss), loss, jnp.inf)
+
+
+@jax.jit
+def _losses(points: _Points, candidates: Float[Array, "starts layers 2"]) -> Float[Array, "starts"]:
+    return jax.lax.map(lambda w: _loss(points, w), candidates)
+
+
+@jax.jit
+def _iterated(
+    points: _Points, candidates: Float[Array, "starts layers 2"], free: Array, steps: Array
+) -> tuple[Float[Array, "starts layers 2"], Float[Array, "starts"]]:
+    """Levenberg-Marquardt, each candidate for itself: those of the numbers that are `free` move."""
+    trials = jnp.asarray(_TRIALS)
+
+    def step(_, carry):
+        w, damping, loss = carry
+        residuals = _residuals(points, w)
+        tall = jax.jacfwd(lambda w: _residuals(points, w))(w).reshape(len(residuals), -1)
+        hessian = jnp.where(free[:, None] & free[None, :], tall.T @ tall, 0)
+        gradient = jnp.where(free, tall.T @ residuals, 0)
+        scale = jnp.where(free, jnp.diag(hessian) + 1e-9 * jnp.diag(hessian).max(), 1)
+
+        def tried(factor):
+            moved = jnp.linalg.solve(
+                hessian + jnp.diag(scale * jnp.where(free, damping * factor, 1)), gradient
+            )
+            moved = w - moved.reshape(w.shape)
+            return moved, _loss(points, moved)
+
+        found, losses = jax.lax.map(tried, trials)
+        best = jnp.argmin(losses)
+        better = losses[best] < loss
+        damping = jnp.where(better, jnp.maximum(damping * trials[best], 1e-12), 30 * damping)
+        return jnp.where(better, found[best], w), damping, jnp.where(better, losses[best], loss)
+
+    def solved(w):
+        w, _, loss = jax.lax.fori_loop(0, steps, step, (w, jnp.asarray(1e-2, w.dtype), _loss(points, w)))
+        return w, loss
+
+    return jax.lax.map(solved, candidates)
