@@ -25,11 +25,12 @@ _CERTAIN = 2  # standard errors of a difference
 
 
 def findings(frame: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
-    """All questions, from a function that gives the frames "losses", "differences", "layers", "checks" and "choice" by
-    name."""
+    """All questions, from a function that gives the frames "losses", "differences", "filters", "layers", "checks" and
+    "choice" by name."""
     losses, differences = frame("losses"), frame("differences")
     tables = [
         _against_the_paper(losses),
+        _filters(losses, frame("filters")),
         _gaps(losses),
         _compared(differences, "full", "diag", "Is FULL better than DIAG with one head?"),
         _compared(differences, "full", "diag free", "Is FULL better than DIAG with two heads?"),
@@ -140,6 +141,34 @@ def _against_the_paper(losses: pl.DataFrame) -> pl.DataFrame:
         "the best of five besides."
     )
     return answered("Does Table 1 reproduce?", answer, rows)
+
+
+def _filters(losses: pl.DataFrame, filters: pl.DataFrame) -> pl.DataFrame:
+    """The least that GD++ of any depth can lose, beside the deepest that is trained and what is published below it."""
+    rows, below = [], 0
+    lacking = [entry for entry in worse(losses) if entry.method == "gd++"]
+    for problem, regret, error in filters.iter_rows():
+        own = losses.filter(problem=problem)
+        value = regret + own.filter(method="floor")["value"][0]
+        deepest = own.filter(method="gd++").sort("layers").tail(1)
+        note = "; ".join(
+            f"{row['layers']} layers end at {row['value']:.5g}" for row in deepest.iter_rows(named=True)
+        )
+        under = [entry for entry in lacking if entry.problem == problem and float(entry.published) < value]
+        below += len(under)
+        if under:
+            errors = [(value - float(entry.published)) / entry.published_error for entry in under]
+            note += (
+                f"; published below it: {', '.join(str(entry.layers) for entry in under)} layers, by up to "
+                f"{max(errors):.1f} of the published one's own standard error"
+            )
+        rows.append(finding(problem, value, error, note=note))
+    answer = (
+        "GD++ of any depth keeps, along every eigenvector of the inputs, a share of the least-squares solution that "
+        "depends on the eigenvalue alone. Measured is the adjusted loss of the best such share, which no GD++ passes. "
+        f"Of the {len(lacking)} entries of GD++ that are worse than published, {below} were published below it."
+    )
+    return answered("What is the least that GD++ can lose?", answer, rows)
 
 
 def _gaps(losses: pl.DataFrame) -> pl.DataFrame:

@@ -1,6 +1,7 @@
 """What is measured on the trained models: tidy frames, one Parquet file each, so that what was killed goes on where it was.
 
 choice-ENTRY        losses of the runs that yield the same entry, on sequences of their own (findings)
+filters-PROBLEM     the least regret of a function of eigenvalues, which GD++ of any depth is (findings)
 losses-PROBLEM      adjusted loss, regret and tail of every model and baseline (Table 1, Figure 1, regret)
 differences-PROBLEM what one kind of model loses above another of the same depth, on the same sequences (findings)
 profiles-PROBLEM    losses at each sigma, after every layer (Figures 2, 3, 6 and 7)
@@ -15,6 +16,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import numpy as np
 import polars as pl
 
@@ -46,6 +48,8 @@ from innerloop.papers.vladymyrov2024.study import (
 from innerloop.predictors import BayesOptimal, RidgeOracle
 from innerloop.study import load_run
 from innerloop.tasks import LinearRegression
+from innerloop.train import judge
+from innerloop.train.spectral import Spectrum
 
 PUBLISHED_DRAW = 100_000  # sequences that each published number was evaluated on
 _QUANTILES = {"median": 0.5, "q90": 0.9, "q99": 0.99, "q999": 0.999}
@@ -54,9 +58,11 @@ _FRAMES = {
     "theorems": ("checks", "solver", "contexts"),
     "mechanisms": ("ablations", "scales", "steps"),
 }
-_SECONDS = {"curves": 1.0, "choice": 3.0}  # of what depends on no number of sequences
+_SECONDS = {"curves": 1.0, "choice": 3.0, "filters": 10.0}  # of what depends on no number of sequences
 # Kinds of which a reader asks whether the first is better.
 _PAIRS = (("full", "diag"), ("full", "diag free"), ("diag free", "diag"), ("full two heads", "full"))
+_FILTERED, _QUARTERS = 204_800, 4  # sequences for the floor of GD++, in so many draws
+_FILTERS_SEED = 2**31 - 25  # of no run
 _AT = 4  # layers of the model whose matrices and mechanisms are shown, or the nearest depth
 
 
@@ -114,6 +120,7 @@ def parts_of(candidates: Mapping[Entry, Collection[str]], budget: Budget) -> tup
         table = [entry for entry in own if entry.layers in DEPTHS]
         shown = own if problem == SPREAD else _deepest(table)
         parts += [
+            Part("filters", problem, ()),
             Part("losses", problem, tuple(table)),
             Part("profiles", problem, tuple(shown)),
             Part("curves", problem, tuple(table)),
@@ -156,6 +163,21 @@ def measure(part: Part, budget: str, runs: dict[Entry, Path], folder: Path) -> N
     for frame, found in frames.items():
         write_atomically(folder / part.file(frame), found.write_parquet)
     shed_programs()
+
+
+def _filters(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
+    """The floor on sequences of its own; its error is from how far quarters of them are apart."""
+    count = min(budget.sequences, _FILTERED) // _QUARTERS
+    with jax.enable_x64(True):
+        floors = [
+            Spectrum.of(
+                judge.draw_fresh(task_of(part.about), "bayes", _FILTERS_SEED, count, draw=quarter)
+            ).floor
+            for quarter in range(_QUARTERS)
+        ]
+    found = Estimate.of(np.array(floors))
+    rows = {"problem": [part.about], "regret": [found.value], "standard_error": [found.standard_error]}
+    return {"filters": pl.DataFrame(rows)}
 
 
 def _losses(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
@@ -418,6 +440,7 @@ def _nearest(entries: Sequence[Entry]) -> list[Entry]:
 
 
 _MEASURES: dict[str, Callable[[Part, dict, Budget], dict[str, pl.DataFrame]]] = {
+    "filters": _filters,
     "losses": _losses,
     "profiles": _profiles,
     "layers": _layers,
