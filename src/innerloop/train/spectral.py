@@ -23,8 +23,8 @@ from innerloop.tasks import LinearRegression
 from innerloop.train.objectives import Examples, Objective, draw_many
 
 _EXTREMES, _BINS = 512, 4096  # eigenvalues at either end that stay alone; points for all others
-_INTERVALS = 64
-_RARE = 100_000  # eigenvalues that fewer than one in so many sequences has, at either end, are left out
+_INTERVALS = 64  # in which the best function of eigenvalues is linear
+_RARE = 100_000  # the smallest eigenvalues, which fewer than one in so many sequences has, are left out
 _SCREENED, _LEFT = 16, 4  # iterations after which one start in so many goes on
 _TRIALS = (0.1, 1.0, 10.0, 100.0)  # of the damping, side by side
 _NUDGE = 1e-3  # of what a new idle layer is set to, by the scale of its eigenvalues
@@ -62,7 +62,7 @@ class Spectrum(NamedTuple):
 
     @classmethod
     def of(cls, examples: Examples) -> "Spectrum":
-        """What `examples` say, whose queries are isotropic."""
+        """What `examples` say, whose queries are isotropic; of a hundred thousand or more without the rarest eigenvalues."""
         S = np.asarray(examples.moments.S, np.float64) / examples.moments.n
         eigenvalues, vectors = np.linalg.eigh(S[:, :-1, :-1])
         along = np.einsum("nij,ni->nj", vectors, S[:, :-1, -1]).ravel()
@@ -93,7 +93,8 @@ def _smooth_above(spectrum: Spectrum) -> Spectrum:
     """With the quantiles of an exponential law in place of the largest eigenvalues, of which there are as many.
 
     Where a deep filter breaks is decided by the very largest, which differ from draw to draw; their excess over a threshold
-    is about exponential (peaks over threshold, with shape zero).
+    is about exponential (peaks over threshold, with shape zero). The last quantile is what a draw of this size has in one
+    case of four.
     """
     count = _EXTREMES // 2
     eigenvalues, weights = spectrum.eigenvalues, spectrum.weights
