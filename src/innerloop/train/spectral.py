@@ -62,7 +62,7 @@ class Spectrum(NamedTuple):
 
     @classmethod
     def of(cls, examples: Examples) -> "Spectrum":
-        """What `examples` say, whose queries are isotropic; of a hundred thousand or more without the rarest eigenvalues."""
+        """What `examples` say, whose queries are isotropic; of 100 000 or more without the smallest eigenvalues."""
         S = np.asarray(examples.moments.S, np.float64) / examples.moments.n
         eigenvalues, vectors = np.linalg.eigh(S[:, :-1, :-1])
         along = np.einsum("nij,ni->nj", vectors, S[:, :-1, -1]).ravel()
