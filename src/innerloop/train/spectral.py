@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from innerloop.models.linear import GDPlusPlus
+from innerloop.models.linear import GDPlusPlus, LinearTransformer
 from innerloop.tasks import LinearRegression
 from innerloop.train.objectives import Examples, Objective, draw_many
 
@@ -29,6 +29,9 @@ _SCREENED, _LEFT = 16, 4  # iterations after which one start in so many goes on
 _TRIALS = (0.1, 1.0, 10.0, 100.0)  # of the damping, side by side
 _NUDGE = 1e-3  # of what a new idle layer is set to, by the scale of its eigenvalues
 _STARTS = 32  # cold starts for each that is asked for
+
+
+_Points = tuple[Float[Array, "points"], Float[Array, "points"], Float[Array, "points"]]
 
 
 class Spectrum(NamedTuple):
@@ -185,7 +188,7 @@ class Spectral:
     def current(self, state: SpectralState) -> GDPlusPlus:
         return state.solved[-1] if state.solved else self.model
 
-    def by_depth(self, state: SpectralState) -> dict[int, GDPlusPlus]:
+    def by_depth(self, state: SpectralState) -> dict[int, LinearTransformer]:
         """The solved model of every depth."""
         return {model.layers: model for model in state.solved}
 
@@ -218,8 +221,9 @@ class Spectral:
         """The objective."""
         return Spectrum.of(draw_many(self.task, self.objective, jax.random.key(self.seed), self.sequences))
 
-    def _points(self) -> tuple[Array, Array, Array]:
-        return tuple(jnp.asarray(each, float) for each in self.spectrum[:3])
+    def _points(self) -> _Points:
+        eigenvalues, weights, targets = (jnp.asarray(each, float) for each in self.spectrum[:3])
+        return eigenvalues, weights, targets
 
     def _depths(self) -> range:
         return range(1 if self.warm else self.model.layers, self.model.layers + 1)
@@ -268,9 +272,6 @@ def _mapped(eigenvalues: np.ndarray, flow: float) -> np.ndarray:
 def _largest(eigenvalues: np.ndarray) -> float:
     """About the largest that are not extreme."""
     return float(np.quantile(np.abs(eigenvalues), 0.9))
-
-
-_Points = tuple[Float[Array, "points"], Float[Array, "points"], Float[Array, "points"]]
 
 
 def _residuals(points: _Points, w: Float[Array, "layers 2"]) -> Float[Array, "points"]:
