@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -198,10 +199,7 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
         return Spectral(
             model,
             task,
-            objective=training.objective,
-            seed=training.seed,
-            warm=training.warm,
-            starts=training.starts,
+            **_search(training),
             sequences=_DRAWN * training.sample,
             steps=training.steps,
         )
@@ -239,15 +237,17 @@ def _chain(model: LinearTransformer, task: LinearRegression, training: Training,
     return WarmChain(
         model,
         task,
-        objective=training.objective,
-        seed=training.seed,
-        warm=training.warm,
-        starts=training.starts,
+        **_search(training),
         sample=training.sample,
         pool=3 * training.sample,
         judge=min(_JUDGED[0] * training.sample, _JUDGED[1]),
         **options,
     )
+
+
+def _search(training: Training) -> dict[str, Any]:
+    """What second-order trainers have in common: what they minimise, and from where."""
+    return {name: getattr(training, name) for name in ("objective", "seed", "warm", "starts")}
 
 
 def _available(devices: int) -> int:

@@ -199,12 +199,11 @@ class Spectral:
         begun = [self._cold(layers, rng) for _ in range(_STARTS * self.starts)]
         if state.solved:
             begun += self._inserted(np.asarray(state.solved[-1].w, np.float64), rng)
-        candidates = self._improved(np.stack([self._padded(w) for w in begun]), layers, _SCREENED)
-        candidates = self._improved(candidates[: -(-len(begun) // _LEFT)], layers, self.steps)
-        (best, *_) = candidates = self._improved(candidates[:1], layers, 2 * self.steps)
-        dtype = self.model.w.dtype
-        model = replace(self.model, w=jnp.asarray(best[:layers], dtype))
-        loss = float(_losses(self._points(), jnp.asarray(candidates))[0]) + self.spectrum.rest
+        screened, _ = self._improved(np.stack([self._padded(w) for w in begun]), layers, _SCREENED)
+        followed, _ = self._improved(screened[: -(-len(begun) // _LEFT)], layers, self.steps)
+        best, losses = self._improved(followed[:1], layers, 2 * self.steps)
+        model = replace(self.model, w=jnp.asarray(best[0, :layers], self.model.w.dtype))
+        loss = float(losses[0]) + self.spectrum.rest
         return SpectralState((*state.solved, model)), {"phase": "solve", "layers": layers, "loss": loss}
 
     def pack(self, state: SpectralState) -> dict[str, np.ndarray]:
@@ -252,15 +251,16 @@ class Spectral:
 
     def _improved(
         self, candidates: Float[np.ndarray, "starts deepest 2"], layers: int, steps: int
-    ) -> Float[np.ndarray, "starts deepest 2"]:
-        """After so many iterations, the best first."""
+    ) -> tuple[Float[np.ndarray, "starts deepest 2"], Float[np.ndarray, "starts"]]:
+        """After so many iterations, the best first, and what they lose above the rest."""
         free = np.zeros(candidates.shape[1:], bool)
         free[:layers] = True
         free[layers - 1, 0] = False  # eigenvalues after the last layer are of no use
         found, losses = _iterated(
             self._points(), jnp.asarray(candidates, float), jnp.asarray(free.ravel()), jnp.asarray(steps)
         )
-        return np.asarray(found)[np.argsort(np.asarray(losses), kind="stable")]
+        order = np.argsort(np.asarray(losses), kind="stable")
+        return np.asarray(found)[order], np.asarray(losses)[order]
 
 
 def _mapped(eigenvalues: np.ndarray, flow: float) -> np.ndarray:
@@ -284,11 +284,6 @@ def _loss(points: _Points, w: Float[Array, "layers 2"]) -> Float[Array, ""]:
     residuals = _residuals(points, w)
     loss = residuals @ residuals / 2
     return jnp.where(jnp.isfinite(loss), loss, jnp.inf)
-
-
-@jax.jit
-def _losses(points: _Points, candidates: Float[Array, "starts layers 2"]) -> Float[Array, "starts"]:
-    return jax.lax.map(lambda w: _loss(points, w), candidates)
 
 
 @jax.jit
