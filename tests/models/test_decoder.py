@@ -34,21 +34,22 @@ def draw(rng: np.random.Generator, *batch: int) -> tuple[jax.Array, jax.Array]:
 
 
 @pytest.mark.parametrize("sizes", [(3, 5), (5, 3)])
-def test_the_gradient_of_a_map_is_that_of_its_product(sizes, rng):
-    """In float32 against XLA's own, contracted another way: sums of 48 terms, so to 1e-5 of their size."""
-    x, weight, weighed = (
+def test_the_gradient_of_a_map_is_that_of_its_product_and_sum(sizes, rng):
+    """In float32 against XLA's own, contracted and summed another way: sums of 48 terms, so to 1e-5 of their size."""
+    x, weight, bias, weighed = (
         jnp.asarray(rng.normal(size=size), jnp.float32)
-        for size in ((8, 6, sizes[0]), sizes, (8, 6, sizes[1]))
+        for size in ((8, 6, sizes[0]), sizes, sizes[1:], (8, 6, sizes[1]))
     )
 
-    def gradients(product):
-        return jax.grad(lambda x, weight: (jnp.tanh(product(x, weight)) * weighed).sum(), argnums=(0, 1))(
-            x, weight
+    def gradients(mapped):
+        return jax.grad(lambda *parts: (jnp.tanh(mapped(*parts)) * weighed).sum(), argnums=(0, 1, 2))(
+            x, weight, bias
         )
 
-    mine = gradients(lambda x, weight: Affine(weight, None)(x))
-    for own, theirs in zip(mine, gradients(jnp.matmul), strict=True):
-        np.testing.assert_allclose(own, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
+    mine = gradients(lambda x, weight, bias: Affine(weight, bias)(x))
+    theirs = gradients(lambda x, weight, bias: x @ weight + bias[None, None])
+    for own, other in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(own, other, atol=1e-5 * float(jnp.abs(other).max()))
 
 
 CASES = {

@@ -40,8 +40,10 @@ class Affine(eqx.Module):
     bias: Float[Array, "outputs"] | None
 
     def __call__(self, x: Float[Array, "*batch inputs"]) -> Float[Array, "*batch outputs"]:
-        product = _product(x, self.weight) if jax.default_backend() == "cpu" else x @ self.weight
-        return product if self.bias is None else product + _as_last(self.bias, product)
+        # Of a matrix: with several leading axes XLA's CPU takes half as long again for the weight's gradient.
+        rows = x.reshape(-1, x.shape[-1]) @ self.weight
+        product = rows.reshape(*x.shape[:-1], -1)
+        return product if self.bias is None else product + _everywhere(self.bias, product)
 
 
 class LayerNorm(eqx.Module):
@@ -51,9 +53,15 @@ class LayerNorm(eqx.Module):
     bias: Float[Array, "width"] | None
 
     def __call__(self, x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
-        x = x - x.mean(-1, keepdims=True)
-        x = x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + _EPSILON) * _as_last(self.weight, x)
-        return x if self.bias is None else x + _as_last(self.bias, x)
+        # For the gradient x alone is kept: to compute the rest again is faster on a CPU than to read it.
+        x = jax.checkpoint(_normalised)(x)
+        x = x * _everywhere(self.weight, x)
+        return x if self.bias is None else x + _everywhere(self.bias, x)
+
+
+def _normalised(x: Float[Array, "*batch width"]) -> Float[Array, "*batch width"]:
+    x = x - x.mean(-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.square(x).mean(-1, keepdims=True) + _EPSILON)
 
 
 class Block(eqx.Module):
@@ -206,8 +214,8 @@ class CausalDecoder(eqx.Module):
     def projections(self, block: Block, h: Float[Array, "batch tokens width"]) -> tuple[Heads, Heads, Heads]:
         """The queries, keys and values that a layer makes of the tokens before it."""
         batch, tokens, _ = h.shape
-        qkv = block.qkv(block.norm_mix(h)).reshape(batch, tokens, 3, self.heads, -1)
-        q, k, v = jnp.moveaxis(qkv, 2, 0)
+        parts = jnp.split(block.qkv(block.norm_mix(h)), 3, axis=-1)
+        q, k, v = (part.reshape(batch, tokens, self.heads, -1) for part in parts)
         return q, k, v
 
     def tokens(
@@ -323,46 +331,15 @@ def _gelu(x: Float[Array, "*any"]) -> Float[Array, "*any"]:
     return x / 2 * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
-@jax.custom_vjp
-def _product(
-    x: Float[Array, "*batch inputs"], weight: Float[Array, "inputs outputs"]
-) -> Float[Array, "*batch outputs"]:
-    """`x @ weight`, whose gradient is made of products that run fast on a CPU.
+def _everywhere(
+    vector: Float[Array, "size"], like: Float[Array, "*batch size"]
+) -> Float[Array, "*batch size"]:
+    """The vector at every place of `like`: a product with ones, so that its gradient is a product too.
 
-    Left to itself XLA contracts the first axes of both factors for the weight's gradient, slower than it multiplies rows by
-    columns. Here the smaller factor is transposed before. `benchmarks/decoder.py` measures the whole.
+    The sum over all places, which is the gradient of broadcasting, takes XLA's CPU longer.
     """
-    return x @ weight
-
-
-def _product_forward(x, weight):
-    return x @ weight, (x, weight)
-
-
-def _product_backward(saved, gradient):
-    x, weight = saved
-    rows, above = (each.reshape(-1, each.shape[-1]) for each in (x, gradient))
-    apart = jax.lax.optimization_barrier  # or the compiler would put product and transpose together
-    small = rows.shape[1] <= above.shape[1]
-    of_weight = _transposed(rows) @ above if small else apart(_transposed(above) @ rows).T
-    return (gradient @ weight.T).astype(x.dtype), of_weight.astype(weight.dtype)
-
-
-def _transposed(x: Float[Array, "rows columns"]) -> Float[Array, "columns rows"]:
-    """`x.T` of a finite `x` as a product with the identity, which the compiler does not take apart.
-
-    A plain transpose it fuses with what makes `x`: of the gradient of a residual stream that is a sum over all layers
-    above, which it would compute again for every transpose, column by column.
-    """
-    return jnp.einsum("cd,rd->cr", jnp.eye(x.shape[1], dtype=x.dtype), x)
-
-
-_product.defvjp(_product_forward, _product_backward)
-
-
-def _as_last(vector: Float[Array, "size"], like: Float[Array, "*batch size"]) -> Float[Array, "*ones size"]:
-    """The vector with leading axes of one, so that no rank is promoted."""
-    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
+    ones = jnp.ones((math.prod(like.shape[:-1]), 1), vector.dtype)
+    return jnp.matmul(ones, vector[None], precision=jax.lax.Precision.HIGHEST).reshape(like.shape)
 
 
 @partial(jax.jit, static_argnames=("sizes", "spreads", "bias"))
