@@ -78,3 +78,10 @@ def test_further_draws_are_of_sequences_beyond_the_tables_own():
     assert (tail["draws"], tail["sequences"]) == (3, 300_000)
     assert tail["value"] == pytest.approx((own[:PUBLISHED_DRAW].mean() + means.sum()) / 3)
     assert tail["draws_least"] <= tail["draws_median"] <= tail["draws_greatest"]
+
+
+def test_a_low_draw_is_where_two_standard_errors_below_a_normal_median_would_be(rng):
+    """Of 20 000 draws, whose quantile of 0.0228 has a standard error of 0.02 standard deviations."""
+    draws = rng.normal(3.0, 0.5, size=20_000)
+    tail = _tail(np.full(PUBLISHED_DRAW, draws[0]), draws[1:])
+    assert tail["draws_low"] == pytest.approx(3.0 - 2 * 0.5, abs=5 * 0.02 * 0.5)

@@ -78,7 +78,8 @@ class Budget:
         models: (kind, heads, layers) of the runs.
         steps: of Muon, by depth.
         seeds: how many, of the paper's models on `SPREAD`.
-        chains: how many seeds the chains of the paper's models have elsewhere at most, of which the better is kept.
+        chains: how many seeds the chains of the paper's models have elsewhere at most, of which the better is kept; GD++
+            without noise has as many as `seeds`.
         contained: whether a method may have, elsewhere, a model of a method that it contains.
         skip: more combinations that are left out, as in a study file.
         when: more settings for some runs, as in a study file.
@@ -180,9 +181,9 @@ BUDGETS = {
                 "if": {"model.kind": ["gd++", "diag"], "model.heads": 1},
                 "set": {"train.starts": 8, "train.sample": 2048},
             },
-            # The second seed of GD++ is solved as a function of eigenvalues, from far more starts than a chain has.
+            # Other seeds of GD++ are solved as a function of eigenvalues, from far more starts than a chain has.
             {
-                "if": {"model.kind": "gd++", "train.seed": 1, "task.noise": _others(SPREAD)},
+                "if": {"model.kind": "gd++", "train.seed": [1, 2, 3, 4], "task.noise": _others(SPREAD)},
                 "set": {"train.optimizer": "spectral", "train.starts": 4, "train.sample": 4096},
             },
             {
@@ -227,10 +228,13 @@ def plan_of(name: str, *, workers: int = 1) -> Plan:
 def _study(budget: Budget) -> StudySpec:
     seeds = list(range(budget.seeds))
     others = [law for law in budget.problems if law != SPREAD]
+    noisy = [law for law in others if law != NOISELESS]
     fewer = [
         (1, {"model.heads": 2}),
         (1, {"model.kind": "full", "task.noise": others}),
-        (budget.chains, {"task.noise": others}),
+        (budget.chains, {"task.noise": noisy}),
+        # Without noise the largest eigenvalues of a sample decide what GD++ of four and five layers is worth beyond it.
+        (budget.chains, {"model.kind": "diag", "task.noise": NOISELESS}),
     ]
     in_double = {"model.kind": "full", "task.noise": NOISELESS}  # published losses there reach 2.5e-12
     steps = [
