@@ -23,6 +23,9 @@ _GAPS = {
 _DEEPEST = 7
 _CERTAIN = 2  # standard errors of a difference
 
+SINGLE_CARRY = (pl.col("problem") == NOISELESS) & (pl.col("layers") >= HEAVY)
+"""Of the losses, those whose mean single sequences carry."""
+
 
 def findings(frame: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
     """All questions, from a function that gives the frames "losses", "differences", "filters", "layers", "checks" and
@@ -47,10 +50,9 @@ def findings(frame: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
 
 def results(losses: pl.DataFrame) -> pl.DataFrame:
     """The losses as `innerloop.figures.results.checked_results` wants them, beside the published numbers."""
-    heavy = (pl.col("problem") == NOISELESS) & (pl.col("layers") >= HEAVY)
     frame = losses.with_columns(
-        value=pl.when(heavy).then("draws_median").otherwise("value").fill_nan(np.inf),
-        standard_error=pl.when(~heavy & pl.col("standard_error").is_finite()).then("standard_error"),
+        value=pl.when(SINGLE_CARRY).then("draws_median").otherwise("value").fill_nan(np.inf),
+        standard_error=pl.when(~SINGLE_CARRY & pl.col("standard_error").is_finite()).then("standard_error"),
         method=pl.col("method").replace("ols", "OLS"),
     )
     joined = frame.join(

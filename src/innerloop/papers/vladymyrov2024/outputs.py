@@ -11,9 +11,9 @@ from innerloop import figures
 from innerloop.figures.axes import power
 from innerloop.figures.grid import spelt
 from innerloop.papers.findings import grids
-from innerloop.papers.vladymyrov2024.findings import findings, results, worse
+from innerloop.papers.vladymyrov2024.findings import SINGLE_CARRY, findings, results, worse
 from innerloop.papers.vladymyrov2024.measured import Part, read
-from innerloop.papers.vladymyrov2024.study import HEAVY, NOISELESS, PAPERS, SPREAD
+from innerloop.papers.vladymyrov2024.study import NOISELESS, PAPERS, SPREAD
 from innerloop.report import Grid, Picture, Section, Table1, html, number, write_table1
 from innerloop.tasks import Categorical, parse_noise
 
@@ -66,8 +66,7 @@ def make(name: str, parts: tuple[Part, ...], measured: Path, folder: Path) -> Se
 def _table1(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     losses = frame("losses")
     table = results(losses)
-    deep = (losses["problem"] == NOISELESS) & (losses["layers"].fill_null(0) >= HEAVY)
-    note = f"{_SINGLE} {_MEDIAN}" if deep.any() else _SINGLE
+    note = f"{_SINGLE} {_MEDIAN}" if len(losses.filter(SINGLE_CARRY)) else _SINGLE
     write_table1(table, folder, note=note)
     tails = losses.filter(pl.col("layers").is_not_null() & (pl.col("problem") == NOISELESS))
     return Drawn(html=html(Table1.of(table, note)), grids=(_tails(tails),) if len(tails) else ())
@@ -191,8 +190,16 @@ def _figure7(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
 
 def _regret(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     losses = frame("losses").filter(pl.col("layers").is_not_null() & pl.col("regret").is_finite())
-    table = losses.select("problem", "method", "layers", value="regret", standard_error="regret_se")
+    table = losses.select(
+        "problem",
+        "method",
+        "layers",
+        value=pl.when(SINGLE_CARRY).then("draws_median").otherwise("regret"),  # without noise the floor is 0
+        standard_error=pl.when(~SINGLE_CARRY).then("regret_se"),
+    )
     caption = "What is left to gain: adjusted loss minus the Bayes floor. Hollow: not told apart from 0."
+    if len(losses.filter(SINGLE_CARRY)):
+        caption = f"{caption} {_MEDIAN}"
     figure = figures.regrets_against_depth(_clean(table), panels="problem", columns=4)
     return Drawn({"regret": (figure, caption)})
 
@@ -221,11 +228,13 @@ def _curves(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
             method=entry.method,
             layers=entry.layers,
         )
+        if len(own) < 2:  # solved at once, or with poles from its first report on
+            continue
         count = (pl.col("report") - pl.col("report").min() + 1).alias("report")
         lines.append(
             own.select(pl.lit(name).alias("entry"), pl.col("phase").replace(_PHASES), count, "regret")
         )
-        if (left := float(entry.published) - floors[entry.problem]) > 0 and len(own):
+        if (left := float(entry.published) - floors[entry.problem]) > 0:
             published[name, lines[-1]["phase"][-1]] = left
     grid = Grid(
         "Entries of Table 1 that are worse than published by more than two of both standard errors together. The distance "
@@ -233,11 +242,9 @@ def _curves(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
         ("entry", "ours", "published", "distance"),
         tuple(rows) or (("none", "", "", ""),),
     )
-    if not rows:
+    if not lines:
         return Drawn(grids=(grid,))
     table = pl.concat(lines)
-    if table.is_empty():  # of models that have poles from their first report on
-        return Drawn(grids=(grid,))
     table.with_columns(pl.col("entry").str.replace("\n", ": ", literal=True)).write_csv(folder / "curves.csv")
     figure = figures.losses_while_training(
         table.select(
@@ -254,8 +261,8 @@ def _curves(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
         columns=3,
     )
     caption = (
-        "Regret on a fixed draw while the best start of that depth is trained. A hollow mark is the published number less "
-        "the Bayes floor, where it is above that."
+        "Regret on a fixed draw while the best start of that depth is trained, where it is not solved at once. A hollow "
+        "mark is the published number less the Bayes floor, where it is above that."
     )
     return Drawn({"curves": (figure, caption)}, (grid,))
 
