@@ -10,7 +10,7 @@ import pytest
 from innerloop.evaluation.losses import draw_losses
 from innerloop.models import LinearTransformer
 from innerloop.papers.vladymyrov2024 import published, table_1
-from innerloop.papers.vladymyrov2024.measured import PUBLISHED_DRAW, _further_draws, _tail
+from innerloop.papers.vladymyrov2024.measured import PUBLISHED_DRAW, _error_of_one, _further_draws, _tail
 from innerloop.papers.vladymyrov2024.study import BUDGETS
 from innerloop.tasks import Categorical, Fixed, LinearRegression, Uniform
 
@@ -80,8 +80,11 @@ def test_further_draws_are_of_sequences_beyond_the_tables_own():
     assert tail["draws_least"] <= tail["draws_median"] <= tail["draws_greatest"]
 
 
-def test_a_low_draw_is_where_two_standard_errors_below_a_normal_median_would_be(rng):
+def test_the_error_of_a_draw_is_the_standard_deviation_of_normal_ones(rng):
     """Of 20 000 draws, whose quantile of 0.0228 has a standard error of 0.02 standard deviations."""
-    draws = rng.normal(3.0, 0.5, size=20_000)
-    tail = _tail(np.full(PUBLISHED_DRAW, draws[0]), draws[1:])
-    assert tail["draws_low"] == pytest.approx(3.0 - 2 * 0.5, abs=5 * 0.02 * 0.5)
+    assert _error_of_one(rng.normal(3.0, 0.5, size=20_000)) == pytest.approx(0.5, abs=5 * 0.02 * 0.5)
+
+
+def test_the_error_of_a_draw_is_of_the_low_side_alone(rng):
+    """Exponential draws: from the median ln 2 down to -ln(1 - 0.0228) it is far less than their standard deviation of 1."""
+    assert _error_of_one(rng.exponential(size=20_000)) == pytest.approx((np.log(2) - 0.02306) / 2, abs=0.02)

@@ -196,21 +196,21 @@ def _losses(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]
     for name, evaluation in judged.items():
         method, layers = of.get(name, (name, None))
         adjusted = (drawn.regret[name][:, -1] + drawn.spread)[: budget.sequences]
-        row = _row(evaluation) | _tail(adjusted, further.get(name, np.empty(0)))
-        rows.append({"method": method, "layers": layers, **row})
+        beyond = further.get(name, np.empty(0))
+        row = {"method": method, "layers": layers, **_row(evaluation), **_tail(adjusted, beyond)}
+        rows.append(row)
         paper = published(method, part.about, layers)
-        if paper is not None and evaluation.adjusted_loss.value > paper:
-            worse[name] = len(rows) - 1
+        if paper is None or evaluation.adjusted_loss.value <= paper:
+            continue
+        if len(beyond):
+            row["published_error"] = _error_of_one(_draws(adjusted, beyond))
+        else:
+            worse[name] = row
     errors = sampled_errors(
-        {name: (predictors | baselines)[name] for name in worse if name not in further},
-        task,
-        sequences=PUBLISHED_DRAW,
+        {name: (predictors | baselines)[name] for name in worse}, task, sequences=PUBLISHED_DRAW
     )
     for name, row in worse.items():
-        found = rows[row]
-        if name in further:
-            errors[name] = (found["draws_median"] - found["draws_low"]) / 2
-        found["published_error"] = errors[name]
+        row["published_error"] = errors[name]
     floor = next(iter(judged.values())).floor
     rows.append({"method": "floor", "value": floor.value, "standard_error": floor.standard_error})
     problem = pl.lit(part.about).alias("problem")
@@ -272,11 +272,9 @@ def _further_draws(predictors: dict, task: LinearRegression, budget: Budget) -> 
 def _tail(adjusted: np.ndarray, further: np.ndarray) -> dict[str, float | int]:
     """Quantiles over sequences, and the means of draws as large as those of the paper, all of it if there is no second.
 
-    With `further` draws, the mean and its error are of all draws. As many draws are below `draws_low` as normal ones are
-    two standard errors below their median: where single sequences carry a mean, its errors are anything but normal.
+    With `further` draws, the mean and its error are of all draws.
     """
-    count = max(1, len(adjusted) // PUBLISHED_DRAW)
-    draws = np.concatenate([[part.mean() for part in np.array_split(adjusted, count)], further])
+    draws = _draws(adjusted, further)
     found = {}
     if len(further):
         over = Estimate.of(draws)
@@ -295,11 +293,21 @@ def _tail(adjusted: np.ndarray, further: np.ndarray) -> dict[str, float | int]:
         | {
             "draws": len(draws),
             "draws_median": float(np.median(draws)),
-            "draws_low": float(np.quantile(draws, _TWO_BELOW)),
             "draws_least": float(draws.min()),
             "draws_greatest": float(draws.max()),
         }
     )
+
+
+def _draws(adjusted: np.ndarray, further: np.ndarray) -> np.ndarray:
+    count = max(1, len(adjusted) // PUBLISHED_DRAW)
+    return np.concatenate([[part.mean() for part in np.array_split(adjusted, count)], further])
+
+
+def _error_of_one(draws: np.ndarray) -> float:
+    """Half of how far the median is above the draw that as many are below as normal ones are two standard errors below it:
+    where single sequences carry a mean, its errors are anything but normal."""
+    return float(np.median(draws) - np.quantile(draws, _TWO_BELOW)) / 2
 
 
 def _profiles(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
