@@ -200,7 +200,9 @@ def _regret(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     caption = "What is left to gain: adjusted loss minus the Bayes floor. Hollow: not told apart from 0."
     if len(losses.filter(SINGLE_CARRY)):
         caption = f"{caption} {_MEDIAN}"
-    figure = figures.regrets_against_depth(_clean(table), panels="problem", columns=4)
+    figure = figures.regrets_against_depth(
+        _clean(table).filter(pl.col("value") != 0), panels="problem", columns=4
+    )
     return Drawn({"regret": (figure, caption)})
 
 
