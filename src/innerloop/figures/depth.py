@@ -78,8 +78,9 @@ def losses_against_depth(frame: Table, *, loss: str = LOSS, columns: int = 4, ti
 
     Ours solid, published dashed and hollow, as in `loss_against_depth`; predictors without layers and the
     floor are horizontal lines. All axes are logarithmic if the values of one panel span more than a decade;
-    a level of 0 is then said in the panel instead of drawn. Rows of the Bayes-optimal predictor are left out:
-    its loss is the floor.
+    a level of 0 is then said in the panel instead of drawn. A value that is not told apart from 0, such as a mean
+    that one sequence carries, stretches no axis: its line may leave the panel. Rows of the Bayes-optimal predictor
+    are left out: its loss is the floor.
 
     Args:
         frame: columns problem, method, layers, value, standard_error and published, as
@@ -143,7 +144,9 @@ def _draw_panel(
     small: bool = False,
 ) -> None:
     flat = [*levels.values(), *([] if floor is None else [floor])]
-    loss_axis(axes, [*reach(table), *flat], log=log, floor=floor, small=small)
+    certain = table.filter(pl.col("value") >= 2 * pl.col("standard_error").fill_null(0))
+    held = table if certain.is_empty() else certain
+    loss_axis(axes, [*reach(held), *flat], log=log, floor=floor, small=small)
     layer_axis(axes, table["layers"], small=small)
     if floor is not None:
         draw_floor(axes, floor, small=small)
