@@ -211,6 +211,19 @@ def test_bayes_leaves_a_panel_at_the_bottom_rather_than_stretch_it(figure2):
     assert 1e-4 < low < 0.1 * 0.01 / 2
 
 
+def test_a_mean_that_one_sequence_carries_stretches_no_axis(figure1):
+    """FULL of 3 layers at 1e6 with an error as large, on one problem: that panel's axis ends where it did."""
+    table = results()
+    pole = (pl.col("problem") == "uniform(0,5)") & (pl.col("method") == "full") & (pl.col("layers") == 3)
+    assert len(table.filter(pole)) == 1
+    carried = table.with_columns(
+        pl.when(pole).then(1e6).otherwise(name).alias(name) for name in ("value", "standard_error")
+    )
+    broken = panels(figures.losses_against_depth(carried))["σ ~ U(0, 5)"]
+    np.testing.assert_allclose(broken.get_ylim(), panels(figure1)["σ ~ U(0, 5)"].get_ylim())
+    assert 1e6 in lines(broken)["FULL, ours"].get_ydata()
+
+
 def test_one_scale_for_all_panels_on_request():
     limits = [axes.get_ylim() for axes in figures.losses_against_sigma(profiles(), share=True).axes]
     assert limits[0] == limits[1]
