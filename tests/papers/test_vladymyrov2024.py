@@ -10,7 +10,7 @@ import pytest
 from innerloop.evaluation.losses import draw_losses
 from innerloop.models import LinearTransformer
 from innerloop.papers.vladymyrov2024 import published, table_1
-from innerloop.papers.vladymyrov2024.measured import PUBLISHED_DRAW, _error_of_one, _further_draws, _tail
+from innerloop.papers.vladymyrov2024.draws import PUBLISHED_DRAW, error_of_one, further_draws, tail
 from innerloop.papers.vladymyrov2024.study import BUDGETS
 from innerloop.tasks import Categorical, Fixed, LinearRegression, Uniform
 
@@ -65,26 +65,26 @@ def test_what_the_paper_does_not_say_is_none(method, noise, layers):
     assert published(method, noise, layers) is None
 
 
-def test_further_draws_are_of_sequences_beyond_the_tables_own():
+def testfurther_draws_are_of_sequences_beyond_the_tables_own():
     """Of the zero predictor without noise: E y^2 / 2 = 5, with a standard error of 0.022 a draw of 100 000."""
     budget = replace(BUDGETS["smoke"], sequences=PUBLISHED_DRAW, further_draws=2)
     task = LinearRegression(10, 20, "fixed(0)")
     nothing = LinearTransformer.from_flows(np.zeros((1, 2, 2)), 10)
-    means = _further_draws({"nothing": nothing}, task, budget)["nothing"]
+    means = further_draws({"nothing": nothing}, task, budget)["nothing"]
     own = draw_losses({"nothing": nothing}, task, range(7), per_layer=False).regret["nothing"][:, -1]
     assert len(set(means)) == 2
     np.testing.assert_allclose([*means, own.mean()], 5, atol=0.1)
-    tail = _tail(own[:PUBLISHED_DRAW], means)
-    assert (tail["draws"], tail["sequences"]) == (3, 300_000)
-    assert tail["value"] == pytest.approx((own[:PUBLISHED_DRAW].mean() + means.sum()) / 3)
-    assert tail["draws_least"] <= tail["draws_median"] <= tail["draws_greatest"]
+    found = tail(own[:PUBLISHED_DRAW], means)
+    assert (found["draws"], found["sequences"]) == (3, 300_000)
+    assert found["value"] == pytest.approx((own[:PUBLISHED_DRAW].mean() + means.sum()) / 3)
+    assert found["draws_least"] <= found["draws_median"] <= found["draws_greatest"]
 
 
 def test_the_error_of_a_draw_is_the_standard_deviation_of_normal_ones(rng):
     """Of 20 000 draws, whose quantile of 0.0228 has a standard error of 0.02 standard deviations."""
-    assert _error_of_one(rng.normal(3.0, 0.5, size=20_000)) == pytest.approx(0.5, abs=5 * 0.02 * 0.5)
+    assert error_of_one(rng.normal(3.0, 0.5, size=20_000)) == pytest.approx(0.5, abs=5 * 0.02 * 0.5)
 
 
 def test_the_error_of_a_draw_is_of_the_low_side_alone(rng):
     """Exponential draws: from the median ln 2 down to -ln(1 - 0.0228) it is far less than their standard deviation of 1."""
-    assert _error_of_one(rng.exponential(size=20_000)) == pytest.approx((np.log(2) - 0.02306) / 2, abs=0.02)
+    assert error_of_one(rng.exponential(size=20_000)) == pytest.approx((np.log(2) - 0.02306) / 2, abs=0.02)

@@ -32,6 +32,13 @@ from innerloop.evaluation import (
 from innerloop.evaluation.losses import CHUNK, draw_losses
 from innerloop.files import write_atomically
 from innerloop.memory import shed_programs
+from innerloop.papers.vladymyrov2024.draws import (
+    PUBLISHED_DRAW,
+    error_of_one,
+    further_draws,
+    means_of_draws,
+    tail,
+)
 from innerloop.papers.vladymyrov2024.printed import CONTEXT, DIM, published
 from innerloop.papers.vladymyrov2024.study import (
     BUDGETS,
@@ -51,8 +58,6 @@ from innerloop.tasks import LinearRegression
 from innerloop.train import judge
 from innerloop.train.spectral import Spectrum
 
-PUBLISHED_DRAW = 100_000  # sequences that each published number was evaluated on
-_QUANTILES = {"median": 0.5, "q90": 0.9, "q99": 0.99, "q999": 0.999}
 _FRAMES = {
     "losses": ("losses", "differences"),
     "theorems": ("checks", "solver", "contexts"),
@@ -61,7 +66,6 @@ _FRAMES = {
 _SECONDS = {"curves": 1.0, "choice": 3.0, "filters": 10.0}  # of what depends on no number of sequences
 # Kinds of which a reader asks whether the first is better.
 _PAIRS = (("full", "diag"), ("full", "diag free"), ("diag free", "diag"), ("full two heads", "full"))
-_TWO_BELOW = 0.0228  # the share of a normal law that is more than two standard deviations below its median
 _FILTERED, _QUARTERS = 204_800, 4  # sequences for the floor of GD++, in so many draws
 _FILTERS_SEED = 2**31 - 25  # of no run
 _AT = 4  # layers of the model whose matrices and mechanisms are shown, or the nearest depth
@@ -190,20 +194,20 @@ def _losses(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]
     judged = drawn.evaluations(budget.sequences)
     heavy = part.about == NOISELESS
     deep = {_named(entry): model for entry, model in models.items() if heavy and entry.layers >= HEAVY}
-    further = _further_draws(deep, task, budget)
+    further = further_draws(deep, task, budget)
     worse = {}
     rows = []
     for name, evaluation in judged.items():
         method, layers = of.get(name, (name, None))
         adjusted = (drawn.regret[name][:, -1] + drawn.spread)[: budget.sequences]
         beyond = further.get(name, np.empty(0))
-        row = {"method": method, "layers": layers, **_row(evaluation), **_tail(adjusted, beyond)}
+        row = {"method": method, "layers": layers, **_row(evaluation), **tail(adjusted, beyond)}
         rows.append(row)
         paper = published(method, part.about, layers)
         if paper is None or evaluation.adjusted_loss.value <= paper:
             continue
         if len(beyond):
-            row["published_error"] = _error_of_one(_draws(adjusted, beyond))
+            row["published_error"] = error_of_one(means_of_draws(adjusted, beyond))
         else:
             worse[name] = row
     errors = sampled_errors(
@@ -254,60 +258,6 @@ def _row(evaluation: Evaluation) -> dict[str, float | int]:
         "not_finite": evaluation.not_finite,
         "sequences": evaluation.sequences,
     }
-
-
-def _further_draws(predictors: dict, task: LinearRegression, budget: Budget) -> dict[str, np.ndarray]:
-    """Means of draws as large as the paper's, of sequences beyond those of the table: for means that one sequence sets."""
-    chunks = -(-PUBLISHED_DRAW // CHUNK)
-    first = -(-budget.sequences // CHUNK)
-    means = {name: [] for name in predictors}
-    for draw in range(budget.further_draws if predictors else 0):
-        begin = first + draw * chunks
-        drawn = draw_losses(predictors, task, range(begin, begin + chunks), per_layer=False)
-        for name, regret in drawn.regret.items():
-            means[name].append((regret[:, -1] + drawn.spread)[:PUBLISHED_DRAW].mean())
-    return {name: np.array(each) for name, each in means.items() if each}
-
-
-def _tail(adjusted: np.ndarray, further: np.ndarray) -> dict[str, float | int]:
-    """Quantiles over sequences, and the means of draws as large as those of the paper, all of it if there is no second.
-
-    With `further` draws, the mean and its error are of all draws.
-    """
-    draws = _draws(adjusted, further)
-    found = {}
-    if len(further):
-        over = Estimate.of(draws)
-        found = {
-            "value": over.value,
-            "standard_error": over.standard_error,
-            "sequences": len(draws) * PUBLISHED_DRAW,
-        }
-    quantiles = np.quantile(
-        adjusted, list(_QUANTILES.values()), method="lower"
-    )  # no mean with an infinite neighbour
-    quantiles_found = dict(zip(_QUANTILES, quantiles.tolist(), strict=True))
-    return (
-        found
-        | quantiles_found
-        | {
-            "draws": len(draws),
-            "draws_median": float(np.median(draws)),
-            "draws_least": float(draws.min()),
-            "draws_greatest": float(draws.max()),
-        }
-    )
-
-
-def _draws(adjusted: np.ndarray, further: np.ndarray) -> np.ndarray:
-    count = max(1, len(adjusted) // PUBLISHED_DRAW)
-    return np.concatenate([[part.mean() for part in np.array_split(adjusted, count)], further])
-
-
-def _error_of_one(draws: np.ndarray) -> float:
-    """Half of how far the median is above the draw that as many are below as normal ones are two standard errors below it:
-    where single sequences carry a mean, its errors are anything but normal."""
-    return float(np.median(draws) - np.quantile(draws, _TWO_BELOW)) / 2
 
 
 def _profiles(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:

@@ -88,15 +88,13 @@ def _tails(losses: pl.DataFrame) -> Grid:
 
 
 def _figure1(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
-    table = _clean(results(frame("losses")).filter(pl.col("method") != "OLS"))
+    table = _lines_by_depth(results(frame("losses")).filter(pl.col("method") != "OLS"))
     caption = (
         "Adjusted loss against the number of layers. Filled: ours, bars of two standard errors; hollow and "
         "dashed: the paper's Table 1. Below the black line no predictor can be. A line leaves its panel where one sequence "
         "carries the mean. GD++ applies one filter f(Sigma) to alpha, of which the best is ridge with the constant level "
         "E sigma^2, that is ConstRR."
     )
-    # What is 0 but for rounding is below every logarithmic axis.
-    table = table.filter(pl.col("layers").is_null() | (pl.col("value") > 0))
     return Drawn({"figure1": (figures.losses_against_depth(table), caption)})
 
 
@@ -203,9 +201,7 @@ def _regret(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
     caption = "What is left to gain: adjusted loss minus the Bayes floor. Hollow: not told apart from 0."
     if len(losses.filter(SINGLE_CARRY)):
         caption = f"{caption} {_MEDIAN}"
-    figure = figures.regrets_against_depth(
-        _clean(table).filter(pl.col("value") != 0), panels="problem", columns=4
-    )
+    figure = figures.regrets_against_depth(_lines_by_depth(table), panels="problem", columns=4)
     return Drawn({"regret": (figure, caption)})
 
 
@@ -389,9 +385,14 @@ def _with_bayes(panels: list[pl.DataFrame], profiles: pl.DataFrame) -> pl.DataFr
 
 def _clean(frame: pl.DataFrame) -> pl.DataFrame:
     """What is 0 but for rounding as 0, so that no axis runs down to it; and no infinity, which no axis holds."""
-    rounding = pl.col("value") < _ROUNDING
+    rounding = pl.col("value").abs() < _ROUNDING
     zeros = [pl.when(rounding).then(0.0).otherwise(name).alias(name) for name in ("value", "standard_error")]
     return frame.filter(pl.col("value").is_finite()).with_columns(zeros)
+
+
+def _lines_by_depth(frame: pl.DataFrame) -> pl.DataFrame:
+    """Clean, and without the points of lines that are 0, which are below every logarithmic axis."""
+    return _clean(frame).filter(pl.col("layers").is_null() | (pl.col("value") != 0))
 
 
 def _methods(profiles: pl.DataFrame) -> Iterator[str]:
