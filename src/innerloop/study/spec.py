@@ -15,6 +15,7 @@ from innerloop.models import LinearTransformer
 from innerloop.refused import describe, keys_of
 from innerloop.study.errors import SpecError
 from innerloop.tasks import LinearRegression, parse_noise
+from innerloop.tasks.wishart import MOST
 from innerloop.train import Training
 from innerloop.train.settings import SECOND_ORDER
 
@@ -141,9 +142,9 @@ class RunSpec(_Section):
             )
         if self.task.input_covariance is not None:
             raise ValueError("train.optimizer is spectral, which is for task.input_covariance null, got one")
-        if self.train.objective == "sampled":
+        if (rank := min(self.task.dim, self.task.context)) > MOST:
             raise ValueError(
-                "train.optimizer is spectral, which is for train.objective bayes or oracle, got 'sampled'"
+                f"train.optimizer is spectral, which is for task.dim or task.context at most {MOST}, got {rank}"
             )
         return self
 

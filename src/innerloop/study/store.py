@@ -50,6 +50,7 @@ _TRAIN = {
     "start": pl.String,
     "starts": pl.Int64,
     "sample": pl.Int64,
+    "tail": pl.Float64,
     "seed": pl.Int64,
     "data_seed": pl.Int64,
     "devices": pl.Int64,

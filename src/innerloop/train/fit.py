@@ -29,7 +29,6 @@ from innerloop.train.warm_chain import WarmChain
 
 _REPORT_STREAM = 9
 _REPORT_SEQUENCES = 4096
-_DRAWN = 50  # sequences a sequence in a Jacobian, where GD++ is solved as a function of eigenvalues
 _JUDGED = (200, 102_400)  # sequences on which a chain judges: so many a sequence in a Jacobian, and at most
 
 
@@ -196,13 +195,7 @@ def make_trainer(model: LinearTransformer, task: LinearRegression, training: Tra
     if training.optimizer == "spectral":
         if not isinstance(model, GDPlusPlus):
             raise ValueError(f"optimizer spectral is for gd++, got a model of kind {model.kind!r}")
-        return Spectral(
-            model,
-            task,
-            **_search(training),
-            sequences=_DRAWN * training.sample,
-            steps=training.steps,
-        )
+        return Spectral(model, task, **_search(training), tail=training.tail, steps=training.steps)
     assert training.learning_rate is not None
     gradients = FirstOrder(
         model,
@@ -238,6 +231,7 @@ def _chain(model: LinearTransformer, task: LinearRegression, training: Training,
         model,
         task,
         **_search(training),
+        objective=training.objective,
         sample=training.sample,
         pool=3 * training.sample,
         judge=min(_JUDGED[0] * training.sample, _JUDGED[1]),
@@ -246,8 +240,8 @@ def _chain(model: LinearTransformer, task: LinearRegression, training: Training,
 
 
 def _search(training: Training) -> dict[str, Any]:
-    """What second-order trainers have in common: what they minimise, and from where."""
-    return {name: getattr(training, name) for name in ("objective", "seed", "warm", "starts")}
+    """What second-order trainers have in common: where they start from."""
+    return {name: getattr(training, name) for name in ("seed", "warm", "starts")}
 
 
 def _available(devices: int) -> int:

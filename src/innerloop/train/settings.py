@@ -25,8 +25,8 @@ class Training(BaseModel):
     objective: Objective = Field(default="bayes", description="what is minimised: sampled, oracle or bayes")
     optimizer: Optimizer | None = Field(
         default=None,
-        description="adam, muon, levenberg-marquardt or, for gd++ with isotropic inputs, spectral, which solves it as a "
-        "function of eigenvalues; by default muon for full, levenberg-marquardt for the rest",
+        description="adam, muon, levenberg-marquardt or, for gd++ with isotropic Gaussian inputs, spectral, which solves "
+        "it as a function of eigenvalues, whatever the objective; by default muon for full, levenberg-marquardt for others",
     )
     steps: int | None = Field(
         default=None,
@@ -62,7 +62,14 @@ class Training(BaseModel):
     sample: int = Field(
         default=4096,
         ge=16,
-        description="levenberg-marquardt: sequences in a Jacobian; spectral: 50 times as many are drawn",
+        description="levenberg-marquardt: sequences in a Jacobian",
+    )
+    tail: float = Field(
+        default=1e-6,
+        ge=0,
+        le=1e-2,
+        allow_inf_nan=False,
+        description="spectral: eigenvalues at either end that fewer than so many in a sequence are do not count",
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="everything random follows from it")
     data_seed: int | None = Field(

@@ -3,10 +3,10 @@
 Let lambda and c be an eigenvalue of X X^T / n and the component of X y^T / n along its eigenvector. A layer of GD++ with
 flows a = w_xx and b = w_yx multiplies what is left of the labels there by 1 + b lambda, and lambda itself by
 (1 + a lambda)^2. After all layers the implicit weights are (1 - rho) c / lambda, where rho, the product of the first
-factors, is a polynomial in lambda alone. So with isotropic queries the exact objective is a weighted least-squares fit of
-one function of one variable: drawn once and gathered in a few thousand points, it is minimised from hundreds of starts in
-seconds, where a sequence would need products of matrices. The best of all functions of lambda, polynomial or not, is a
-floor that GD++ of no depth passes.
+factors, is a polynomial in lambda alone. So with isotropic Gaussian inputs, whose eigenvalues have a known density, the
+expected loss is an integral over lambda, and training is a weighted least-squares fit of one function of one variable:
+nothing is drawn, and it is minimised from hundreds of starts in seconds. The best of all functions of lambda, which is
+ridge with the mean of sigma^2, is a floor that GD++ of no depth passes.
 """
 
 from dataclasses import dataclass, replace
@@ -20,11 +20,9 @@ from jaxtyping import Array, Float
 
 from innerloop.models.linear import GDPlusPlus, LinearTransformer
 from innerloop.tasks import LinearRegression
-from innerloop.train.objectives import Examples, Objective, draw_many
+from innerloop.tasks.regression import OtherInputs
+from innerloop.tasks.wishart import wishart_eigenvalues
 
-_EXTREMES, _BINS = 512, 4096  # eigenvalues at either end that stay alone; points for all others
-_INTERVALS = 64  # in which the best function of eigenvalues is linear
-_RARE = 100_000  # the smallest eigenvalues, which fewer than one in so many sequences has, are left out
 _SCREENED, _LEFT = 16, 4  # iterations after which one start in so many goes on
 _TRIALS = (0.1, 1.0, 10.0, 100.0)  # of the damping, side by side
 _NUDGE = 1e-3  # of what a new idle layer is set to, by the scale of its eigenvalues
@@ -35,89 +33,43 @@ _Points = tuple[Float[Array, "points"], Float[Array, "points"], Float[Array, "po
 
 
 class Spectrum(NamedTuple):
-    """The objective of GD++ on drawn sequences: `1/2 sum weights (1 - rho(eigenvalues) - targets)^2 + rest`.
+    """The adjusted loss of GD++ as a quadrature: `1/2 sum weights (1 - rho(eigenvalues) - targets)^2 + floor`.
 
     Attributes:
         eigenvalues: of X X^T / n, increasing, `(points,)`.
-        weights: squared least-squares solution along them, over the number of sequences.
-        targets: the share of that solution which is best kept: that of ridge with a known sigma is
-            `lambda / (lambda + sigma^2 / n)`.
-        rest: what differs from sequence to sequence at one eigenvalue.
+        weights: what the squared least-squares solution along them is in the mean, times how many there are.
+        targets: the share of that solution which is best kept, that of ridge with the mean of sigma^2.
+        floor: what no function of the eigenvalue alone can avoid, of all sequences.
     """
 
     eigenvalues: Float[np.ndarray, "points"]
     weights: Float[np.ndarray, "points"]
     targets: Float[np.ndarray, "points"]
-    rest: float
-
-    @property
-    def floor(self) -> float:
-        """The least regret of any function of the eigenvalue alone: of the best that is linear in each of 64 intervals,
-        which hold so many eigenvalues that it does not follow single ones."""
-        missed = 0.0
-        for x, weights, targets in zip(*(np.array_split(each, _INTERVALS) for each in self[:3]), strict=True):
-            if weights.sum() > 0:
-                x, targets = (each - np.average(each, weights=weights) for each in (x, targets))
-                spread = weights @ x**2
-                slope = weights @ (x * targets) / spread if spread > 0 else 0.0
-                missed += weights @ (targets - slope * x) ** 2
-        return self.rest + missed / 2
+    floor: float
 
     @classmethod
-    def of(cls, examples: Examples) -> "Spectrum":
-        """What `examples` say, whose queries are isotropic; of 100 000 or more without the smallest eigenvalues."""
-        S = np.asarray(examples.moments.S, np.float64) / examples.moments.n
-        eigenvalues, vectors = np.linalg.eigh(S[:, :-1, :-1])
-        along = np.einsum("nij,ni->nj", vectors, S[:, :-1, -1]).ravel()
-        target = np.einsum("nij,ni->nj", vectors, examples.target).ravel()
-        order = np.argsort(eigenvalues, axis=None)
-        eigenvalues, along, target = eigenvalues.ravel()[order], along[order], target[order]
-        spanned = eigenvalues > 1e-12 * eigenvalues[-1]
-        solution = np.divide(along, eigenvalues, out=np.zeros_like(along), where=spanned)
+    def of(cls, task: LinearRegression, tail: float = 0.0) -> "Spectrum":
+        """Of the eigenvalues of this task's inputs, without those at either end that fewer than `tail` in a sequence are.
 
-        rare = len(S) // _RARE
-        kept = slice(rare, None)
-        eigenvalues, solution, target = eigenvalues[kept], solution[kept], target[kept]
-        first = _firsts(len(eigenvalues))
+        Raises:
+            ValueError: the inputs are not isotropic and Gaussian, or `dim` and `context` both above 128.
+        """
+        if task.input_root is not None or isinstance(task, OtherInputs):
+            kind = "other inputs" if task.input_root is None else "an input_covariance"
+            raise ValueError(f"optimizer spectral is for isotropic Gaussian inputs, got a task with {kind}")
+        everywhere = wishart_eigenvalues(task.dim, task.context)
+        signal = task.signal_variance / task.dim  # squared weights along any direction
 
-        def summed(values: np.ndarray) -> np.ndarray:
-            return np.add.reduceat(values, first)
+        def kept(eigenvalues: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            solution = signal + task.noise.second_moment / (task.context * eigenvalues)
+            return solution, signal / solution
 
-        count = np.diff(first, append=len(eigenvalues))
-        weights = summed(solution**2)
-        targets = np.divide(summed(solution * target), weights, out=np.zeros_like(weights), where=weights > 0)
-        missed = solution * np.repeat(targets, count) - target
-        sequences = len(S)
-        rest = float(missed @ missed) / 2 / sequences
-        return _smooth_above(cls(summed(eigenvalues) / count, weights / sequences, targets, rest))
-
-
-def _smooth_above(spectrum: Spectrum) -> Spectrum:
-    """With the quantiles of an exponential law in place of the largest eigenvalues, of which there are as many.
-
-    Where a deep filter breaks is decided by the very largest, which differ from draw to draw; their excess over a threshold
-    is about exponential (peaks over threshold, with shape zero). The last quantile is what a draw of this size has in one
-    case of four.
-    """
-    count = _EXTREMES // 2
-    eigenvalues, weights = spectrum.eigenvalues, spectrum.weights
-    if len(eigenvalues) < _EXTREMES + _BINS:  # so few that the largest are no extremes
-        return spectrum
-    threshold, top = eigenvalues[-count - 1], slice(-count, None)
-    share = (np.arange(count)[::-1] + 0.25) / count
-    above = threshold - np.log(share) * (eigenvalues[top] - threshold).mean()
-    return spectrum._replace(
-        eigenvalues=np.concatenate([eigenvalues[:-count], above]),
-        weights=np.concatenate([weights[:-count], np.full(count, weights[top].mean())]),
-    )
-
-
-def _firsts(count: int) -> np.ndarray:
-    """Where the points begin, among `count` eigenvalues in order."""
-    extremes = min(_EXTREMES, count // 4)
-    inner = np.linspace(extremes, count - extremes, min(_BINS, count - 2 * extremes), endpoint=False)
-    ends = np.arange(extremes)
-    return np.concatenate([ends, inner.astype(int), count - extremes + ends])
+        solution, targets = kept(everywhere.values)
+        unseen = task.dim - min(task.dim, task.context)
+        floor = signal * (everywhere.counts @ (1 - targets) + unseen) / 2
+        inner = everywhere.inner(tail)
+        solution, targets = kept(inner.values)
+        return cls(inner.values, inner.counts * solution, targets, float(floor))
 
 
 def left_over(w: Float[Array, "layers 2"], eigenvalues: Float[Array, "points"]) -> Float[Array, "points"]:
@@ -146,34 +98,29 @@ class Spectral:
 
     Args:
         model: the sizes and the depth; its parameters are not used.
-        task: the problem, with isotropic inputs.
-        objective: `bayes` or `oracle`.
-        seed: everything random follows from it.
+        task: the problem, with isotropic Gaussian inputs.
+        seed: of the starts.
         warm: solve all depths from 1, else only the model's own.
         starts: so many times 32 cold starts a depth.
-        sequences: that are drawn.
+        tail: the smallest and the largest eigenvalues do not count, of which a sequence has fewer than so many in the mean,
+            at either end. The largest decide where a deep filter breaks: with 1e-6 about one sequence in a million meets
+            that pole. The smallest carry the mean where there is no noise.
         steps: iterations of what the first few leave over, twice that for the best.
 
     Raises:
-        ValueError: the inputs have a covariance, or the objective is `sampled`.
+        ValueError: the inputs are not isotropic and Gaussian, or `dim` and `context` both above 128.
     """
 
     model: GDPlusPlus
     task: LinearRegression
-    objective: Objective = "bayes"
     seed: int = 0
     warm: bool = True
     starts: int = 4
-    sequences: int = 204_800
+    tail: float = 1e-6
     steps: int = 60
 
     def __post_init__(self):
-        if self.task.input_root is not None:
-            raise ValueError(
-                "optimizer spectral is for isotropic inputs, got a task with an input_covariance"
-            )
-        if self.objective == "sampled":
-            raise ValueError("optimizer spectral is for objective bayes or oracle, got 'sampled'")
+        _ = self.spectrum  # which raises
 
     def start(self) -> SpectralState:
         return SpectralState()
@@ -203,7 +150,7 @@ class Spectral:
         followed, _ = self._improved(screened[: -(-len(begun) // _LEFT)], layers, self.steps)
         best, losses = self._improved(followed[:1], layers, 2 * self.steps)
         model = replace(self.model, w=jnp.asarray(best[0, :layers], self.model.w.dtype))
-        loss = float(losses[0]) + self.spectrum.rest
+        loss = float(losses[0]) + self.spectrum.floor
         return SpectralState((*state.solved, model)), {"phase": "solve", "layers": layers, "loss": loss}
 
     def pack(self, state: SpectralState) -> dict[str, np.ndarray]:
@@ -218,7 +165,7 @@ class Spectral:
     @cached_property
     def spectrum(self) -> Spectrum:
         """The objective."""
-        return Spectrum.of(draw_many(self.task, self.objective, jax.random.key(self.seed), self.sequences))
+        return Spectrum.of(self.task, self.tail)
 
     def _points(self) -> _Points:
         eigenvalues, weights, targets = (jnp.asarray(each, float) for each in self.spectrum[:3])

@@ -8,10 +8,12 @@ import polars as pl
 
 from innerloop.figures.style import looks
 from innerloop.papers.findings import answered, finding
-from innerloop.papers.vladymyrov2024.chosen import ALIKE, COUNT
+from innerloop.papers.vladymyrov2024.chosen import ALIKE, COUNT, STRETCH
+from innerloop.papers.vladymyrov2024.measured import task_of
 from innerloop.papers.vladymyrov2024.printed import printed_table_1
 from innerloop.papers.vladymyrov2024.study import HEAVY, NOISELESS
 from innerloop.report import Table1
+from innerloop.train.spectral import Spectrum
 
 # The share of the Bayes floor that the best seven-layer model may leave, and what is hoped for.
 _GAPS = {
@@ -28,12 +30,13 @@ SINGLE_CARRY = (pl.col("problem") == NOISELESS) & (pl.col("layers") >= HEAVY)
 
 
 def findings(frame: Callable[[str], pl.DataFrame]) -> pl.DataFrame:
-    """All questions, from a function that gives the frames "losses", "differences", "filters", "layers", "checks" and
+    """All questions, from a function that gives the frames "losses", "differences", "tails", "layers", "checks" and
     "choice" by name."""
     losses, differences = frame("losses"), frame("differences")
     tables = [
         _against_the_paper(losses),
-        _filters(losses, frame("filters")),
+        _filters(losses),
+        _safe(frame("tails")),
         _gaps(losses),
         _compared(differences, "full", "diag", "Is FULL better than DIAG with one head?"),
         _compared(differences, "full", "diag free", "Is FULL better than DIAG with two heads?"),
@@ -146,17 +149,14 @@ def _against_the_paper(losses: pl.DataFrame) -> pl.DataFrame:
     return answered("Does Table 1 reproduce?", answer, rows)
 
 
-def _filters(losses: pl.DataFrame, filters: pl.DataFrame) -> pl.DataFrame:
+def _filters(losses: pl.DataFrame) -> pl.DataFrame:
     """The least that GD++ of any depth can lose, beside the deepest that is trained and what is published below it."""
     rows, below = [], 0
     lacking = [entry for entry in worse(losses) if entry.method == "gd++"]
-    for problem, regret, error in filters.iter_rows():
-        own = losses.filter(problem=problem)
-        value = regret + own.filter(method="floor")["value"][0]
-        deepest = own.filter(method="gd++").sort("layers").tail(1)
-        note = "; ".join(
-            f"{row['layers']} layers end at {row['value']:.5g}" for row in deepest.iter_rows(named=True)
-        )
+    for (problem,), own in losses.filter(method="gd++").group_by("problem", maintain_order=True):
+        value = Spectrum.of(task_of(str(problem))).floor
+        deepest = own.sort("layers").row(-1, named=True)
+        note = f"{deepest['layers']} layers end at {deepest['value']:.5g}"
         under = [entry for entry in lacking if entry.problem == problem and float(entry.published) < value]
         below += len(under)
         if under:
@@ -165,13 +165,33 @@ def _filters(losses: pl.DataFrame, filters: pl.DataFrame) -> pl.DataFrame:
                 f"; published below it: {', '.join(str(entry.layers) for entry in under)} layers, by up to "
                 f"{max(errors):.1f} of the published one's own standard error"
             )
-        rows.append(finding(problem, value, error, note=note))
+        rows.append(finding(str(problem), value, note=note))
     answer = (
         "GD++ of any depth keeps, along every eigenvector of the inputs, a share of the least-squares solution that "
-        "depends on the eigenvalue alone. Measured is the adjusted loss of the best such share, which no GD++ passes. "
+        "depends on the eigenvalue alone. Measured is the loss of the best such share, ridge with the mean of sigma^2, "
+        "which no GD++ passes: an integral over the known density of the eigenvalues, without an error. "
         f"Of the {len(lacking)} entries of GD++ that are worse than published, {below} were published below it."
     )
     return answered("What is the least that GD++ can lose?", answer, rows)
+
+
+def _safe(tails: pl.DataFrame) -> pl.DataFrame:
+    """What GD++ without noise pays for not breaking, beside what was published."""
+    rows = [
+        finding(
+            f"{row['problem']}: GD++{_deep(row['layers'])}, {row['tail']:.0e} out of sight",
+            row["value"],
+            bar=_printed("gd++", row["problem"], row["layers"]),
+            note=f"loses more than predicting zero in {row['breaks']:.1e} of all sequences",
+        )
+        for row in tails.iter_rows(named=True)
+    ]
+    answer = (
+        "GD++ without noise is a polynomial that is small on the eigenvalues that it was fitted on, and grows without "
+        "bound beyond the largest. Measured is the least mean loss that was found on the known density of the eigenvalues, "
+        "without an error, with so many eigenvalues in a sequence out of sight at either end; the bar is what was published."
+    )
+    return answered("What does GD++ without noise pay for having no poles?", answer, rows)
 
 
 def _gaps(losses: pl.DataFrame) -> pl.DataFrame:
@@ -250,7 +270,8 @@ def _choices(choices: pl.DataFrame) -> pl.DataFrame:
     answer = (
         f"Of {several} entries that several runs yield, {len(rows)} have one that is more than {ALIKE - 1:.0%} better than "
         f"the next. Measured is the median loss over draws of {COUNT} sequences, that nothing else draws, over the next's; "
-        "of runs that are closer the one of the least mean is kept, which a pole would raise."
+        f"of runs that are closer the one of the least mean is kept, of those without a pole, which a draw of eigenvalues "
+        f"{STRETCH - 1:.0%} larger would show."
     )
     return answered("Which run is kept where several yield an entry?", answer, rows)
 
@@ -320,6 +341,12 @@ def _entries(losses: pl.DataFrame) -> pl.DataFrame:
     return answered(
         "Every entry of Table 1, with what the paper lacks", "The bar is the published number.", rows
     )
+
+
+def _printed(method: str, problem: str, layers: int) -> str:
+    """The published number, as it is printed."""
+    known = printed_table_1().filter(problem=problem, method=method, layers=layers)
+    return known["published"].item()
 
 
 def _label(method: object) -> str:

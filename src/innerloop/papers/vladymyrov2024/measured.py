@@ -1,7 +1,7 @@
 """What is measured on the trained models: tidy frames, one Parquet file each, so that what was killed goes on where it was.
 
 choice-ENTRY        losses of the runs that yield the same entry, on sequences of their own (findings)
-filters-PROBLEM     the least regret of a function of eigenvalues, which GD++ of any depth is (findings)
+tails-PROBLEM       GD++ without noise, with more or less of the largest eigenvalues in sight (findings)
 losses-PROBLEM      adjusted loss, regret and tail of every model and baseline (Table 1, Figure 1, regret)
 differences-PROBLEM what one kind of model loses above another of the same depth, on the same sequences (findings)
 profiles-PROBLEM    losses at each sigma, after every layer (Figures 2, 3, 6 and 7)
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import polars as pl
 
@@ -32,6 +33,7 @@ from innerloop.evaluation import (
 from innerloop.evaluation.losses import CHUNK, draw_losses
 from innerloop.files import write_atomically
 from innerloop.memory import shed_programs
+from innerloop.models import LinearTransformer
 from innerloop.papers.vladymyrov2024.draws import (
     PUBLISHED_DRAW,
     error_of_one,
@@ -55,19 +57,21 @@ from innerloop.papers.vladymyrov2024.study import (
 from innerloop.predictors import BayesOptimal, RidgeOracle
 from innerloop.study import load_run
 from innerloop.tasks import LinearRegression
-from innerloop.train import judge
-from innerloop.train.spectral import Spectrum
+from innerloop.tasks.wishart import wishart_eigenvalues
+from innerloop.train.spectral import Spectral, left_over
 
 _FRAMES = {
     "losses": ("losses", "differences"),
     "theorems": ("checks", "solver", "contexts"),
     "mechanisms": ("ablations", "scales", "steps"),
 }
-_SECONDS = {"curves": 1.0, "choice": 3.0, "filters": 10.0}  # of what depends on no number of sequences
+_SECONDS = {"curves": 1.0, "choice": 3.0, "tails": 60.0}  # of what depends on no number of sequences
 # Kinds of which a reader asks whether the first is better.
 _PAIRS = (("full", "diag"), ("full", "diag free"), ("diag free", "diag"), ("full two heads", "full"))
-_FILTERED, _QUARTERS = 204_800, 4  # sequences for the floor of GD++, in so many draws
-_FILTERS_SEED = 2**31 - 25  # of no run
+_SAFE_LAYERS = range(
+    3, 7
+)  # of GD++ without noise, which breaks beyond the eigenvalues that it was fitted on,
+_SAFE_TAILS = (1e-5, 1e-6, 1e-7, 1e-8)  # those that more than so many in a sequence are
 _AT = 4  # layers of the model whose matrices and mechanisms are shown, or the nearest depth
 
 
@@ -125,7 +129,6 @@ def parts_of(candidates: Mapping[Entry, Collection[str]], budget: Budget) -> tup
         table = [entry for entry in own if entry.layers in DEPTHS]
         shown = own if problem == SPREAD else _deepest(table)
         parts += [
-            Part("filters", problem, ()),
             Part("losses", problem, tuple(table)),
             Part("profiles", problem, tuple(shown)),
             Part("curves", problem, tuple(table)),
@@ -140,6 +143,7 @@ def parts_of(candidates: Mapping[Entry, Collection[str]], budget: Budget) -> tup
     probed = [entry for entry in _nearest(first) if entry.method in ("diag", "diag free", "full")]
     return (
         *parts,
+        *(Part("tails", problem, ()) for problem in budget.problems if problem == NOISELESS),
         Part("matrices", "", tuple(_nearest(full))),
         Part("theorems", "", tuple(checked)),
         Part("mechanisms", "", tuple(probed)),
@@ -170,19 +174,24 @@ def measure(part: Part, budget: str, runs: dict[Entry, Path], folder: Path) -> N
     shed_programs()
 
 
-def _filters(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
-    """The floor on sequences of its own; its error is from how far quarters of them are apart."""
-    count = min(budget.sequences, _FILTERED) // _QUARTERS
+def _tails(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
+    """GD++ solved with more or less of the tails of eigenvalues: what it loses within them, and how often it breaks."""
+    task = task_of(part.about)
+    everywhere = wishart_eigenvalues(task.dim, task.context)
+    zero = task.signal_variance / 2  # what predicting zero loses
+    rows = []
     with jax.enable_x64(True):
-        floors = [
-            Spectrum.of(
-                judge.draw_fresh(task_of(part.about), "bayes", _FILTERS_SEED, count, draw=quarter)
-            ).floor
-            for quarter in range(_QUARTERS)
-        ]
-    found = Estimate.of(np.array(floors))
-    rows = {"problem": [part.about], "regret": [found.value], "standard_error": [found.standard_error]}
-    return {"filters": pl.DataFrame(rows)}
+        for layers in _SAFE_LAYERS:
+            key = jax.random.key(0)
+            start = LinearTransformer.gd_plus_plus(task.dim, layers, key=key, context=task.context)
+            for tail in _SAFE_TAILS:
+                trainer = Spectral(start, task, warm=False, tail=tail)
+                state, found = trainer.advance(trainer.start())
+                rho = np.asarray(left_over(trainer.current(state).w, jnp.asarray(everywhere.values)))
+                breaks = everywhere.counts[np.abs(rho) > np.sqrt(2 * zero)].sum()
+                rows.append((part.about, layers, tail, found["loss"], float(breaks)))
+    names = ("problem", "layers", "tail", "value", "breaks")
+    return {"tails": pl.DataFrame(rows, schema=names, orient="row")}
 
 
 def _losses(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
@@ -406,7 +415,7 @@ def _nearest(entries: Sequence[Entry]) -> list[Entry]:
 
 
 _MEASURES: dict[str, Callable[[Part, dict, Budget], dict[str, pl.DataFrame]]] = {
-    "filters": _filters,
+    "tails": _tails,
     "losses": _losses,
     "profiles": _profiles,
     "layers": _layers,

@@ -444,5 +444,5 @@ OUTPUTS = {
     "curves": Output("Training curves of entries that resist", _of("losses", "curves"), _curves),
     "theorems": Output("Theorems", _of("theorems"), _theorems),
     "mechanisms": Output("Mechanisms", _of("mechanisms"), _mechanisms),
-    "findings": Output("What it says", _of("losses", "filters", "choice", "layers", "theorems"), _findings),
+    "findings": Output("What it says", _of("losses", "tails", "choice", "layers", "theorems"), _findings),
 }

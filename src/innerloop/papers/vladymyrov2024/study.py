@@ -52,6 +52,7 @@ _FROM_DIAG = {
     "train.starts": 8,
     "train.sample": 2048,
 }
+_SPECTRAL = {"train.optimizer": "spectral", "train.starts": 8}
 _CHAINS = (("gd++", 1, 7), ("diag", 1, 7), ("diag", 2, 7))
 
 
@@ -78,8 +79,7 @@ class Budget:
         models: (kind, heads, layers) of the runs.
         steps: of Muon, by depth.
         seeds: how many, of the paper's models on `SPREAD`.
-        chains: how many seeds the chains of the paper's models have elsewhere at most, of which the better is kept; GD++
-            without noise has as many as `seeds`.
+        chains: how many seeds the chains of the paper's models have elsewhere at most, of which the better is kept.
         contained: whether a method may have, elsewhere, a model of a method that it contains.
         skip: more combinations that are left out, as in a study file.
         when: more settings for some runs, as in a study file.
@@ -181,11 +181,13 @@ BUDGETS = {
                 "if": {"model.kind": ["gd++", "diag"], "model.heads": 1},
                 "set": {"train.starts": 8, "train.sample": 2048},
             },
-            # Other seeds of GD++ are solved as a function of eigenvalues, from far more starts than a chain has.
+            # Another seed of GD++ is solved as a function of eigenvalues, from far more starts than a chain has; without
+            # noise nothing else is, since which sample a chain has decides where it breaks.
             {
-                "if": {"model.kind": "gd++", "train.seed": [1, 2, 3, 4], "task.noise": _others(SPREAD)},
-                "set": {"train.optimizer": "spectral", "train.starts": 4, "train.sample": 4096},
+                "if": {"model.kind": "gd++", "train.seed": [1], "task.noise": _others(SPREAD)},
+                "set": _SPECTRAL,
             },
+            {"if": {"model.kind": "gd++", "task.noise": NOISELESS}, "set": _SPECTRAL},
             {
                 "if": {"model.kind": "diag", "model.heads": 2},
                 "set": {"train.starts": 8, "train.sample": 1024},
@@ -228,13 +230,11 @@ def plan_of(name: str, *, workers: int = 1) -> Plan:
 def _study(budget: Budget) -> StudySpec:
     seeds = list(range(budget.seeds))
     others = [law for law in budget.problems if law != SPREAD]
-    noisy = [law for law in others if law != NOISELESS]
     fewer = [
-        (1, {"model.heads": 2}),
+        (1, {"model.heads": 2, "task.noise": _others(*_LITTLE)}),  # where one seed has a pole
         (1, {"model.kind": "full", "task.noise": others}),
-        (budget.chains, {"task.noise": noisy}),
-        # Without noise the largest eigenvalues of a sample decide what GD++ of four and five layers is worth beyond it.
-        (budget.chains, {"model.kind": "diag", "task.noise": NOISELESS}),
+        (budget.chains, {"task.noise": others}),
+        (1, {"model.kind": "gd++", "task.noise": NOISELESS}),  # solved exactly
     ]
     in_double = {"model.kind": "full", "task.noise": NOISELESS}  # published losses there reach 2.5e-12
     steps = [
