@@ -189,7 +189,7 @@ def _safe(tails: pl.DataFrame) -> pl.DataFrame:
     answer = (
         "GD++ without noise is a polynomial that is small on the eigenvalues that it was fitted on, and grows without "
         "bound beyond the largest. Measured is the least mean loss that was found on the known density of the eigenvalues, "
-        "without an error, with so many eigenvalues in a sequence out of sight at either end; the bar is what was published."
+        "without an error, with so many eigenvalues in a sequence out of sight at either end; the bar is the published one."
     )
     return answered("What does GD++ without noise pay for having no poles?", answer, rows)
 
