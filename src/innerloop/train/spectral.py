@@ -23,6 +23,7 @@ from innerloop.tasks import LinearRegression
 from innerloop.tasks.regression import OtherInputs
 from innerloop.tasks.wishart import wishart_eigenvalues
 
+_LEVELS = 256  # of sigma
 _SCREENED, _LEFT = 16, 4  # iterations after which one start in so many goes on
 _TRIALS = (0.1, 1.0, 10.0, 100.0)  # of the damping, side by side
 _NUDGE = 1e-3  # of what a new idle layer is set to, by the scale of its eigenvalues
@@ -39,7 +40,7 @@ class Spectrum(NamedTuple):
         eigenvalues: of X X^T / n, increasing, `(points,)`.
         weights: what the squared least-squares solution along them is in the mean, times how many there are.
         targets: the share of that solution which is best kept, that of ridge with the mean of sigma^2.
-        floor: what no function of the eigenvalue alone can avoid, of all sequences.
+        floor: what no function of the eigenvalue alone can avoid, above ridge with each sequence's own sigma.
     """
 
     eigenvalues: Float[np.ndarray, "points"]
@@ -64,9 +65,9 @@ class Spectrum(NamedTuple):
             solution = signal + task.noise.second_moment / (task.context * eigenvalues)
             return solution, signal / solution
 
-        solution, targets = kept(everywhere.values)
-        unseen = task.dim - min(task.dim, task.context)
-        floor = signal * (everywhere.counts @ (1 - targets) + unseen) / 2
+        sigmas, shares = (np.asarray(each) for each in task.noise.quadrature(_LEVELS))
+        oracle = signal / (signal + sigmas**2 / (task.context * everywhere.values[:, None])) @ shares
+        floor = signal * everywhere.counts @ (oracle - kept(everywhere.values)[1]) / 2
         inner = everywhere.inner(tail)
         solution, targets = kept(inner.values)
         return cls(inner.values, inner.counts * solution, targets, float(floor))

@@ -30,7 +30,7 @@ _SEED = 2**31 - 24  # of no run
 _DRAWS, COUNT = 3, 102_400  # fresh draws, about as large as the paper's
 ALIKE = 1.02  # medians within this factor of the least
 STRETCH = 1.15  # of eigenvalues and of squared labels, of one draw more
-_POLE = 2.0  # times the least loss there
+POLE = 2.0  # times the least loss there
 
 
 class Judged(NamedTuple):
@@ -51,7 +51,7 @@ class Judged(NamedTuple):
         """
         medians, beyond = (np.where(np.isnan(each), np.inf, each) for each in (self.medians, self.beyond))
         alike = medians <= ALIKE * medians.min()
-        safe = alike & (beyond <= _POLE * beyond[alike].min())
+        safe = alike & (beyond <= POLE * beyond[alike].min())
         return judge.least_of(np.where(safe, self.means, np.inf))
 
 
