@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from innerloop.tasks.wishart import MOST, wishart_eigenvalues
+from innerloop.tasks import wishart_eigenvalues
+from innerloop.tasks.wishart import MOST
 
 
 def moments(d: int, n: int) -> list[float]:

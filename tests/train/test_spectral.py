@@ -9,9 +9,7 @@ import innerloop as il
 from innerloop.models import LinearTransformer
 from innerloop.predictors import ConstRR
 from innerloop.study import SpecError, parse_spec
-from innerloop.tasks import LinearRegression
-from innerloop.tasks.regression import OtherInputs
-from innerloop.tasks.wishart import wishart_eigenvalues
+from innerloop.tasks import LinearRegression, OtherInputs, wishart_eigenvalues
 from innerloop.train.objectives import draw_many
 from innerloop.train.spectral import Spectral, Spectrum, left_over
 

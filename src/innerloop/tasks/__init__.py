@@ -4,10 +4,12 @@ from innerloop.tasks.noise import LAWS, Categorical, Fixed, NoiseLaw, Uniform, p
 from innerloop.tasks.pool import Pool
 from innerloop.tasks.posterior import Posterior
 from innerloop.tasks.regression import LinearRegression, OtherInputs
+from innerloop.tasks.wishart import Eigenvalues, wishart_eigenvalues
 
 __all__ = [
     "LAWS",
     "Categorical",
+    "Eigenvalues",
     "Fixed",
     "LinearRegression",
     "NoiseLaw",
@@ -16,4 +18,5 @@ __all__ = [
     "Posterior",
     "Uniform",
     "parse_noise",
+    "wishart_eigenvalues",
 ]

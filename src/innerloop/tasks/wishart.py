@@ -6,13 +6,13 @@ and their signed integrals `eps phi_j`, it is `sum_jk A_kj phi_j eps phi_k`, wit
 `int phi_j eps phi_k` (de Bruijn 1955; Mehta, Random Matrices, 3rd ed., chapters 5 and 14).
 """
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy.polynomial import legendre
-from scipy.special import eval_genlaguerre, gammaln
 
 _PANELS, _ORDER = 48, 24  # of Gauss-Legendre
 _BEYOND = 9.0  # in units of the square root: beyond lies less than 1e-30 of all
@@ -91,9 +91,11 @@ def _functions(
     """Laguerre polynomials, nearly orthonormal with the squared weight, times the weight, as densities of the root."""
     power = degrees - rank - 1  # twice the weight's
     family, x = max(power, 0), roots**2
-    found = []
-    for degree in range(rank):
-        size = (gammaln(degree + family + 1) - gammaln(degree + 1)) / 2
-        weight = 2 * np.exp((power + 1) * np.log(roots) - x / 2 - size)  # with d x = 2 root d root
-        found.append(eval_genlaguerre(degree, family, x) * weight)
-    return np.stack(found)
+    first = 2 * np.exp(
+        (power + 1) * np.log(roots) - (x + math.lgamma(family + 1)) / 2
+    )  # with d x = 2 root d root
+    found = [np.zeros_like(x), first]
+    for degree in range(rank - 1):
+        before, last = (np.sqrt(each * (each + family)) for each in (degree, degree + 1))
+        found.append(((2 * degree + 1 + family - x) * found[-1] - before * found[-2]) / last)
+    return np.stack(found[1:])

@@ -19,9 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from innerloop.models.linear import GDPlusPlus, LinearTransformer
-from innerloop.tasks import LinearRegression
-from innerloop.tasks.regression import OtherInputs
-from innerloop.tasks.wishart import wishart_eigenvalues
+from innerloop.tasks import LinearRegression, OtherInputs, wishart_eigenvalues
 
 _LEVELS = 256  # of sigma
 _SCREENED, _LEFT = 16, 4  # iterations after which one start in so many goes on

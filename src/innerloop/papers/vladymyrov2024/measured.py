@@ -56,8 +56,7 @@ from innerloop.papers.vladymyrov2024.study import (
 )
 from innerloop.predictors import BayesOptimal, RidgeOracle
 from innerloop.study import load_run
-from innerloop.tasks import LinearRegression
-from innerloop.tasks.wishart import wishart_eigenvalues
+from innerloop.tasks import LinearRegression, wishart_eigenvalues
 from innerloop.train.spectral import Spectral, left_over
 
 _FRAMES = {
