@@ -25,7 +25,7 @@ from shell import innerloop, one_object
 SPEC = """\
 task: {dim: 2, context: 6, noise: "uniform(0,2)"}
 model: {kind: gd++, layers: 1}
-train: {optimizer: levenberg-marquardt, steps: 1, sample: 256}
+train: {optimizer: levenberg-marquardt, steps: 1, sample: 32}
 evaluate: {sequences: 500}
 """
 

@@ -164,7 +164,7 @@ def test_it_listens_where_it_was_told():
 SPEC = """\
 task: {dim: 2, context: 6, noise: "uniform(0,2)"}
 model: {kind: gd++, layers: 1}
-train: {optimizer: levenberg-marquardt, steps: 1, sample: 256}
+train: {optimizer: levenberg-marquardt, steps: 1, sample: 32}
 """
 
 

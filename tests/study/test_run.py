@@ -17,7 +17,7 @@ from innerloop.study import run as run_module
 MAPPING = {
     "task": {"dim": 2, "context": 6, "noise": "uniform(0,2)"},
     "model": {"kind": "gd++", "layers": 2},
-    "train": {"optimizer": "levenberg-marquardt", "steps": 2, "sample": 256},
+    "train": {"optimizer": "levenberg-marquardt", "steps": 2, "sample": 32},
     "evaluate": {"sequences": 500},
 }
 SPEC = parse_spec(MAPPING)

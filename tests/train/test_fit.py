@@ -13,7 +13,7 @@ from innerloop.train.warm_chain import WarmChain
 
 _TASK = LinearRegression(3, 6, "uniform(0,2)")
 _ADAM = {"optimizer": "adam", "batch": 32}
-_SECOND_ORDER = {"optimizer": "levenberg-marquardt", "sample": 512, "steps": 2, "starts": 1}
+_SECOND_ORDER = {"optimizer": "levenberg-marquardt", "sample": 32, "steps": 2, "starts": 1}
 
 
 def make_model(kind: str = "gd++", layers: int = 1, dim: int = 3) -> LinearTransformer:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 _ADAM = {"optimizer": "adam", "batch": 256, "steps": 2000, "precision": "float32"}
-_SECOND_ORDER = {"optimizer": "levenberg-marquardt", "sample": 1024, "steps": 20, "starts": 1}
+_SECOND_ORDER = {"optimizer": "levenberg-marquardt", "sample": 256, "steps": 20, "starts": 1}
 _RUNS = {"adam": ("diag", 2, _ADAM), "levenberg-marquardt": ("gd++", 3, _SECOND_ORDER)}
 
 

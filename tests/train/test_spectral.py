@@ -18,9 +18,11 @@ SEQUENCES = 20_480
 pytestmark = pytest.mark.usefixtures("x64")
 
 
-class SignInputs(OtherInputs):
+class Signs(OtherInputs):
+    """Inputs of plus and minus one."""
+
     def isotropic_inputs(self, key, shape, *, dtype=None):
-        return jax.random.rademacher(key, (*shape, self.dim)).astype(dtype or float)
+        return jax.random.rademacher(key, (*shape, self.dim), dtype or float)
 
 
 def gdpp(layers: int, seed: int = 0, dim: int = 4, context: int = 8) -> LinearTransformer:
@@ -137,7 +139,7 @@ def test_nothing_nearby_and_no_chain_has_a_smaller_integral():
         share = 1 - np.asarray(left_over(jnp.asarray(w), jnp.asarray(spectrum.eigenvalues)))
         return loss_of(spectrum, share)
 
-    chain = il.fit(gdpp(3), task, sample=256, steps=8, starts=1)
+    chain = il.fit(gdpp(3), task, sample=64, steps=8, starts=1)
     rng = np.random.default_rng(0)
     for depth, model in trainer.by_depth(solved(trainer)[-1]).items():
         w, least = np.asarray(model.w), lost(model.w)
@@ -179,12 +181,13 @@ def test_only_the_depth_that_is_asked_for():
 def test_what_it_cannot_solve():
     diag = LinearTransformer.diag(4, 2, key=jax.random.key(0), context=8)
     uneven = LinearRegression(4, 8, "fixed(0)", np.diag([1.0, 1, 1, 2]))
+    signs = Signs(4, 8, "fixed(0)")  # pyright: ignore[reportCallIssue]  # Equinox's modules are no plain dataclasses
     with pytest.raises(ValueError, match="spectral is for gd\\+\\+, got a model of kind 'diag'"):
         il.fit(diag, TASK, optimizer="spectral")
     with pytest.raises(ValueError, match="isotropic Gaussian inputs, got a task with an input_covariance"):
         il.fit(gdpp(2), uneven, optimizer="spectral")
     with pytest.raises(ValueError, match="isotropic Gaussian inputs, got a task with other inputs"):
-        il.fit(gdpp(2), SignInputs(4, 8, "fixed(0)"), optimizer="spectral")
+        il.fit(gdpp(2), signs, optimizer="spectral")
     with pytest.raises(
         ValueError, match="learning_rate is for adam and muon; spectral chooses its own steps"
     ):

@@ -59,15 +59,15 @@ class Spectrum(NamedTuple):
         everywhere = wishart_eigenvalues(task.dim, task.context)
         signal = task.signal_variance / task.dim  # squared weights along any direction
 
-        def kept(eigenvalues: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def ridge(eigenvalues: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             solution = signal + task.noise.second_moment / (task.context * eigenvalues)
             return solution, signal / solution
 
         sigmas, shares = (np.asarray(each) for each in task.noise.quadrature(_LEVELS))
         oracle = signal / (signal + sigmas**2 / (task.context * everywhere.values[:, None])) @ shares
-        floor = signal * everywhere.counts @ (oracle - kept(everywhere.values)[1]) / 2
+        floor = signal * everywhere.counts @ (oracle - ridge(everywhere.values)[1]) / 2
         inner = everywhere.inner(tail)
-        solution, targets = kept(inner.values)
+        solution, targets = ridge(inner.values)
         return cls(inner.values, inner.counts * solution, targets, float(floor))
 
 
