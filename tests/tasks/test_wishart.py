@@ -1,5 +1,7 @@
 """The density of eigenvalues: against moments in closed form, chi-square and drawn matrices."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 
 from innerloop.tasks import wishart_eigenvalues
-from innerloop.tasks.wishart import MOST
+from innerloop.tasks.wishart import LARGEST_RANK
 
 
 def moments(d: int, n: int) -> list[float]:
@@ -26,7 +28,9 @@ def test_its_moments_are_those_of_the_wishart_law(dim, context):
     assert (np.diff(values) > 0).all() and (counts >= 0).all()
 
 
-@pytest.mark.parametrize(("dim", "context"), [(10, 20), (MOST, MOST), (MOST, 3000), (7, 100_000)])
+@pytest.mark.parametrize(
+    ("dim", "context"), [(10, 20), (LARGEST_RANK, LARGEST_RANK), (LARGEST_RANK, 3000), (7, 100_000)]
+)
 def test_nor_does_size_take_precision(dim, context):
     values, counts = wishart_eigenvalues(dim, context)
     found = [counts @ (context * values) ** power for power in range(4)]
@@ -38,9 +42,11 @@ def test_of_one_feature_it_is_chi_square_far_into_the_tail(context):
     values, counts = wishart_eigenvalues(1, context)
     for share in (0.5, 1e-3, 1e-6, 1e-9):
         value = chi2.isf(share, context) / context
-        inside = counts[values > value].sum()
-        assert wishart_eigenvalues(1, context).beyond(value) == inside
-        assert inside == pytest.approx(share, rel=0.1)  # between two points of the quadrature
+        assert counts[values > value].sum() == pytest.approx(
+            share, rel=0.1
+        )  # between two points of the quadrature
+    largest = wishart_eigenvalues(1, context, tail=1e-6).values[-1]
+    assert largest == pytest.approx(chi2.isf(1e-6, context) / context, rel=1e-3)
     smooth = counts @ np.exp(-values * context / 10)
     assert smooth == pytest.approx(
         (1 + 2 / 10) ** (-context / 2), rel=1e-12
@@ -56,21 +62,64 @@ def test_drawn_matrices_have_as_many_eigenvalues_beyond_any(dim, context, rng):
     for value in np.quantile(eigenvalues, [0.01, 0.1, 0.5, 0.9, 0.99, 0.9999]):
         beyond = (eigenvalues > value).sum(1)
         nearest = exact.counts[np.searchsorted(exact.values, value)]
-        assert abs(beyond.mean() - exact.beyond(value)) < 5 * beyond.std() / np.sqrt(len(beyond)) + nearest
+        expected = exact.counts[exact.values > value].sum()
+        assert abs(beyond.mean() - expected) < 5 * beyond.std() / np.sqrt(len(beyond)) + nearest
 
 
-@pytest.mark.parametrize("tail", [0.0, 1e-6, 1e-3])
-def test_tails_are_left_out_at_either_end(tail):
-    everywhere, inner = (wishart_eigenvalues(10, 20), wishart_eigenvalues(10, 20).inner(tail))
-    outside = [
-        everywhere.counts[everywhere.values < inner.values[0]].sum(),
-        everywhere.beyond(inner.values[-1]),
-    ]
-    assert all(share <= tail for share in outside)
-    for share, point in zip(outside, (inner.counts[0], inner.counts[-1]), strict=True):
-        assert share + point > tail
+@pytest.mark.parametrize(("dim", "context"), [(10, 20), (11, 20), (20, 30)])
+def test_far_out_it_is_as_the_mean_of_a_determinant_says(dim, context):
+    """Beyond nearly all other eigenvalues one at x meets the weight x^((n - d - 1) / 2) e^(-x / 2) times E det(x - W') over
+    W' of one feature less: sum_k (-1)^k C(d - 1, k) (n - 1)! / (n - 1 - k)! x^(d - 1 - k). From where 10^-8 lie beyond."""
+    values, counts = wishart_eigenvalues(dim, context)
+    beyond = counts[::-1].cumsum()[::-1]
+    far = (beyond < 1e-8) & (beyond > 1e-20)
+    x, n, d = values[far] * context, context, dim
+    signs = [(-1) ** k * math.comb(d - 1, k) * math.perm(n - 1, k) for k in range(d)]
+    expected = x ** ((n - d - 1) / 2) * np.exp(-x / 2) * np.polyval(np.array(signs, float), x)
+    ratio = (
+        counts[far] / expected / np.sqrt(x)
+    )  # times the weights of a quadrature over roots, the same in every panel
+    assert len(ratio) > 48
+    np.testing.assert_allclose(ratio[24:], ratio[:-24], rtol=1e-6)
 
 
-def test_what_is_too_large_is_refused():
-    with pytest.raises(ValueError, match="smaller of dim and context must be at most 128, got 129"):
-        wishart_eigenvalues(200, 129)
+@pytest.mark.parametrize(("dim", "context"), [(10, 20), (5, 5), (1, 5), (20, 10)])
+@pytest.mark.parametrize("tail", [1e-8, 1e-6, 1e-3])
+def test_tails_are_left_out_at_either_end(dim, context, tail):
+    """As many as asked for, and what is left is still integrated to rounding."""
+    everywhere, inner = wishart_eigenvalues(dim, context), wishart_eigenvalues(dim, context, tail=tail)
+    assert everywhere.counts.sum() - inner.counts.sum() == pytest.approx(2 * tail, rel=0.02, abs=1e-13)
+    within = (everywhere.values > inner.values[0]) & (everywhere.values < inner.values[-1])
+    above = everywhere.counts[everywhere.values > inner.values[-1]].sum()
+    assert above == pytest.approx(tail, rel=0.25)  # between two points of the quadrature
+    assert inner.counts @ inner.values == pytest.approx(
+        (everywhere.counts @ everywhere.values), rel=20 * tail
+    )
+    assert within.sum() > 300
+
+
+def test_all_callers_share_what_none_can_write_to():
+    values, counts = wishart_eigenvalues(4, 8)
+    assert wishart_eigenvalues(4, 8).values is values
+    for each in (values, counts):
+        with pytest.raises(ValueError, match="read-only"):
+            each[0] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((300, 201), "smaller of dim and context must be at most 200, got 201"),
+        ((0, 5), "dim and context must be at least 1, got 0 and 5"),
+        ((3, -1), "dim and context must be at least 1, got 3 and -1"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, said):
+    with pytest.raises(ValueError, match=said):
+        wishart_eigenvalues(*arguments)
+
+
+@pytest.mark.parametrize("tail", [-1e-6, 0.1, float("nan")])
+def test_a_tail_that_is_none_is_refused(tail):
+    with pytest.raises(ValueError, match="tail must be at least 0 and below 0.1"):
+        wishart_eigenvalues(4, 8, tail=tail)

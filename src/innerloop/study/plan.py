@@ -396,7 +396,7 @@ def _seconds(group: Group) -> float:
         if training.has_chain:
             total += sum((3 + 1.2 * depth) * (0.5 + size / 2) for depth in spec.depths())
         if training.optimizer == "spectral":
-            total += 5.0 + 3.0 * len(spec.depths())
+            total += 4.0 + 2.5 * len(spec.depths())
         elif training.optimizer != "levenberg-marquardt":
             layer = 6.6e-6 if spec.model.kind == "full" else 1.5e-6
             updates = training.steps * training.batch * (2 if training.precision == "float64" else 1)

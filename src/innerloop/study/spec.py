@@ -15,7 +15,7 @@ from innerloop.models import LinearTransformer
 from innerloop.refused import describe, keys_of
 from innerloop.study.errors import SpecError
 from innerloop.tasks import LinearRegression, parse_noise
-from innerloop.tasks.wishart import MOST
+from innerloop.tasks.wishart import LARGEST_RANK
 from innerloop.train import Training
 from innerloop.train.settings import SECOND_ORDER
 
@@ -142,9 +142,10 @@ class RunSpec(_Section):
             )
         if self.task.input_covariance is not None:
             raise ValueError("train.optimizer is spectral, which is for task.input_covariance null, got one")
-        if (rank := min(self.task.dim, self.task.context)) > MOST:
+        if (rank := min(self.task.dim, self.task.context)) > LARGEST_RANK:
             raise ValueError(
-                f"train.optimizer is spectral, which is for task.dim or task.context at most {MOST}, got {rank}"
+                "train.optimizer is spectral, for which the smaller of task.dim and task.context must be at most "
+                f"{LARGEST_RANK}, got {rank}"
             )
         return self
 

@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Float
 from numpy.polynomial import legendre
 
-_PANELS, _ORDER = 48, 24  # of Gauss-Legendre
-_BEYOND = 9.0  # in units of the square root: beyond lies less than 1e-30 of all
-MOST = 128
-"""Of the smaller of dim and context, to which the polynomials are accurate."""
+_PANELS, _ORDER = 48, 24  # of Gauss-Legendre, between the tails
+_BEYOND = 9.0  # in units of the square root: beyond lies less than 1e-27 of all
+
+LARGEST_RANK = 200
+"""Of X, for which the density is right to rounding."""
 
 
 class Eigenvalues(NamedTuple):
@@ -25,64 +26,105 @@ class Eigenvalues(NamedTuple):
 
     Attributes:
         values: increasing, `(points,)`.
-        counts: how many of a sequence's eigenvalues each stands for; together as many as its rank.
+        counts: how many of a sequence's eigenvalues each stands for in the mean, `(points,)`.
     """
 
     values: Float[np.ndarray, "points"]
     counts: Float[np.ndarray, "points"]
 
-    def inner(self, tail: float) -> "Eigenvalues":
-        """Without the smallest and the largest, of which there are fewer than `tail` in a sequence, at either end."""
-        below, above = self.counts.cumsum(), self.counts[::-1].cumsum()[::-1]
-        kept = (below > tail) & (above > tail)
-        return Eigenvalues(self.values[kept], self.counts[kept])
 
-    def beyond(self, value: float) -> float:
-        """How many eigenvalues larger than `value` a sequence has in the mean."""
-        return float(self.counts[self.values > value].sum())
+class _Density(NamedTuple):
+    """Of the roots of eigenvalues of X X^T, at the points of all panels.
+
+    Attributes:
+        roots: `(points,)`.
+        counts: the density times the weight of the quadrature.
+        below: how many eigenvalues are smaller.
+    """
+
+    roots: Float[np.ndarray, "points"]
+    counts: Float[np.ndarray, "points"]
+    below: Float[np.ndarray, "points"]
 
 
-@lru_cache(maxsize=8)
-def wishart_eigenvalues(dim: int, context: int) -> Eigenvalues:
+@lru_cache(maxsize=32)
+def wishart_eigenvalues(dim: int, context: int, *, tail: float = 0.0) -> Eigenvalues:
     """Of X X^T / n, with X `(dim, context)` of independent standard normal numbers and n the context length.
 
+    Args:
+        tail: so many of a sequence's eigenvalues are left out at either end, in the mean.
+
+    Returns:
+        Arrays that cannot be written to: all callers share them.
+
     Raises:
-        ValueError: both `dim` and `context` are above 128.
+        ValueError: `dim` or `context` is below 1, or both are above 200; `tail` is negative or 0.1 and more.
     """
+    if min(dim, context) < 1:
+        raise ValueError(f"dim and context must be at least 1, got {dim} and {context}")
     rank, degrees = sorted((dim, context))
-    if rank > MOST:
-        raise ValueError(f"the smaller of dim and context must be at most {MOST}, got {rank}")
-    roots, steps, integrals = _panels(rank, degrees)
-    phi = _functions(rank, degrees, roots)  # (rank, panels, order), of the roots of the eigenvalues
-    parts = (phi * steps).sum(-1)
-    before = parts.cumsum(-1) - parts
-    eps = before[..., None] + np.einsum("pij,kpj->kpi", integrals, phi) - parts.sum(-1)[:, None, None] / 2
-    phi, eps, steps = phi.reshape(rank, -1), eps.reshape(rank, -1), steps.ravel()
-    gram = (phi * steps) @ eps.T
-    gram = (gram - gram.T) / 2
-    if rank % 2:  # bordered by the integrals
-        border = phi @ steps
-        gram = np.block([[gram, border[:, None]], [-border[None, :], np.zeros((1, 1))]])
-        phi, eps = np.vstack([phi, np.zeros_like(steps)]), np.vstack([eps, np.ones_like(steps)])
-    density = np.einsum("jx,jx->x", phi, np.linalg.solve(gram.T, eps))
-    return Eigenvalues(roots.ravel() ** 2 / context, np.maximum(density, 0) * steps)
-
-
-def _panels(
-    rank: int, degrees: int
-) -> tuple[
-    Float[np.ndarray, "panels order"],
-    Float[np.ndarray, "panels order"],
-    Float[np.ndarray, "panels order order"],
-]:
-    """Points, weights, and the matrices that integrate from a panel's left end to each of its points."""
-    middle, spread = np.sqrt(degrees), np.sqrt(rank) + _BEYOND
+    if rank > LARGEST_RANK:
+        raise ValueError(f"the smaller of dim and context must be at most {LARGEST_RANK}, got {rank}")
+    if not 0 <= tail < 0.1:
+        raise ValueError(f"tail must be at least 0 and below 0.1, got {tail}")
+    middle, spread = math.sqrt(degrees), math.sqrt(rank) + _BEYOND
     edges = np.linspace(max(0.0, middle - spread), middle + spread, _PANELS + 1)
+    found = _density(rank, degrees, edges)
+    if tail > 0:
+        least, power = (
+            found.below[0],
+            degrees - rank + 1,
+        )  # of the root, with which the smallest are distributed
+        first = (
+            found.roots[0] * (tail / least) ** (1 / power)
+            if tail < least
+            else _where(found.below, tail, found.roots)
+        )
+        last = -_where((rank - found.below)[::-1], tail, -found.roots[::-1])
+        inner = np.linspace(first, last, _PANELS + 1)
+        found = _density(rank, degrees, np.concatenate([edges[edges < first], inner, edges[edges > last]]))
+        kept = (found.roots > first) & (found.roots < last)
+        found = _Density(*(each[kept] for each in found))
+    values = found.roots**2 / context
+    for each in (values, found.counts):
+        each.setflags(write=False)
+    return Eigenvalues(values, found.counts)
+
+
+def _where(shares: Float[np.ndarray, "points"], share: float, roots: Float[np.ndarray, "points"]) -> float:
+    """The root up to which this is the share, between those that are given with the roots; roots increase."""
+    known = np.maximum(np.maximum.accumulate(shares), 1e-300)
+    known, places = np.unique(known, return_index=True)
+    return float(np.interp(math.log(share), np.log(known), roots[places]))
+
+
+def _density(rank: int, degrees: int, edges: Float[np.ndarray, "edges"]) -> _Density:
+    """On panels between the `edges`, the first and last of which have everything between them."""
     points, weights = legendre.leggauss(_ORDER)
     half = np.diff(edges)[:, None] / 2
+    roots, steps = edges[:-1, None] + half * (1 + points), half * weights
     integrated = legendre.legval(points, legendre.legint(np.eye(_ORDER), lbnd=-1)).T
-    integrals = integrated @ np.linalg.inv(legendre.legvander(points, _ORDER - 1))
-    return edges[:-1, None] + half * (1 + points), half * weights, half[..., None] * integrals
+    integrals = half[..., None] * integrated @ np.linalg.inv(legendre.legvander(points, _ORDER - 1))
+
+    def below(functions: Float[np.ndarray, "*some panels order"]) -> Float[np.ndarray, "*some panels order"]:
+        """Their integrals up to each point."""
+        parts = (functions * steps).sum(-1)
+        return (parts.cumsum(-1) - parts)[..., None] + np.einsum("pij,...pj->...pi", integrals, functions)
+
+    phi = _functions(rank, degrees, roots)  # (rank, panels, order)
+    eps = below(phi) - (phi * steps).sum((-2, -1))[:, None, None] / 2
+    flat, signed = phi.reshape(rank, -1), eps.reshape(rank, -1)
+    gram = (flat * steps.ravel()) @ signed.T
+    gram = (gram - gram.T) / 2
+    if rank % 2:  # bordered by the integrals
+        border = flat @ steps.ravel()
+        gram = np.block([[gram, border[:, None]], [-border[None, :], np.zeros((1, 1))]])
+        flat, signed = (
+            np.vstack([each, np.full((1, steps.size), fill)]) for each, fill in ((flat, 0.0), (signed, 1.0))
+        )
+    density = np.einsum("jx,jx->x", flat, np.linalg.solve(gram.T, signed)).reshape(roots.shape)
+    density = np.maximum(density, 0)
+    return _Density(*(each.ravel() for each in (roots, density * steps, below(density))))
 
 
 def _functions(

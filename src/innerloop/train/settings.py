@@ -66,10 +66,10 @@ class Training(BaseModel):
     )
     tail: float = Field(
         default=1e-6,
-        ge=0,
+        ge=1e-12,
         le=1e-2,
         allow_inf_nan=False,
-        description="spectral: eigenvalues at either end that fewer than so many in a sequence are do not count",
+        description="spectral: how many eigenvalues of a sequence, in the mean, are out of sight at either end",
     )
     seed: int = Field(default=0, ge=0, lt=2**31, description="everything random follows from it")
     data_seed: int | None = Field(

@@ -23,6 +23,8 @@ from innerloop.tasks import LinearRegression, OtherInputs, wishart_eigenvalues
 
 _LEVELS = 256  # of sigma
 _SCREENED, _LEFT = 16, 4  # iterations after which one start in so many goes on
+_ROUNDS, _PARENTS = 5, 8  # of moving the best, as many at a time as are left, and going on from there
+_MOVES = (0.03, 0.1, 0.3)  # by how much each number is moved, in units of itself
 _TRIALS = (0.1, 1.0, 10.0, 100.0)  # of the damping, side by side
 _NUDGE = 1e-3  # of what a new idle layer is set to, by the scale of its eigenvalues
 _STARTS = 32  # cold starts for each that is asked for
@@ -32,13 +34,16 @@ _Points = tuple[Float[Array, "points"], Float[Array, "points"], Float[Array, "po
 
 
 class Spectrum(NamedTuple):
-    """The adjusted loss of GD++ as a quadrature: `1/2 sum weights (1 - rho(eigenvalues) - targets)^2 + floor`.
+    """The loss of GD++ above ridge as a quadrature: `1/2 sum weights (1 - rho(eigenvalues) - targets)^2 + floor`.
+
+    That ridge knows each sequence's sigma, and takes weights for isotropic, with their variance: where they are, this is
+    the adjusted loss.
 
     Attributes:
         eigenvalues: of X X^T / n, increasing, `(points,)`.
         weights: what the squared least-squares solution along them is in the mean, times how many there are.
         targets: the share of that solution which is best kept, that of ridge with the mean of sigma^2.
-        floor: what no function of the eigenvalue alone can avoid, above ridge with each sequence's own sigma.
+        floor: what no function of the eigenvalue alone can avoid.
     """
 
     eigenvalues: Float[np.ndarray, "points"]
@@ -48,10 +53,11 @@ class Spectrum(NamedTuple):
 
     @classmethod
     def of(cls, task: LinearRegression, tail: float = 0.0) -> "Spectrum":
-        """Of the eigenvalues of this task's inputs, without those at either end that fewer than `tail` in a sequence are.
+        """Of the eigenvalues of this task's inputs, without `tail` of a sequence's at either end; the floor is of all.
 
         Raises:
-            ValueError: the inputs are not isotropic and Gaussian, or `dim` and `context` both above 128.
+            ValueError: the inputs are not isotropic and Gaussian, `dim` and `context` are both above 200, or `tail` is
+                negative or 0.1 and more.
         """
         if task.input_root is not None or isinstance(task, OtherInputs):
             kind = "other inputs" if task.input_root is None else "an input_covariance"
@@ -66,7 +72,7 @@ class Spectrum(NamedTuple):
         sigmas, shares = (np.asarray(each) for each in task.noise.quadrature(_LEVELS))
         oracle = signal / (signal + sigmas**2 / (task.context * everywhere.values[:, None])) @ shares
         floor = signal * everywhere.counts @ (oracle - ridge(everywhere.values)[1]) / 2
-        inner = everywhere.inner(tail)
+        inner = wishart_eigenvalues(task.dim, task.context, tail=tail)
         solution, targets = ridge(inner.values)
         return cls(inner.values, inner.counts * solution, targets, float(floor))
 
@@ -93,7 +99,9 @@ class Spectral:
     """Trains GD++ of every depth up to the model's; a trainer in the sense of `innerloop.train.loop`.
 
     Each depth is solved by Levenberg-Marquardt from many cold starts, whose layers are as large as the eigenvalues that
-    reach them call for, and from the depth before with an idle layer at any place; of them the best is kept.
+    reach them call for, and from the depth before with an idle layer at any place. The best are moved at random and go on
+    from there, several times (basin hopping; Wales and Doye 1997): from five layers on there are many minima, and starts
+    alone rarely end in the least.
 
     Args:
         model: the sizes and the depth; its parameters are not used.
@@ -101,13 +109,14 @@ class Spectral:
         seed: of the starts.
         warm: solve all depths from 1, else only the model's own.
         starts: so many times 32 cold starts a depth.
-        tail: the smallest and the largest eigenvalues do not count, of which a sequence has fewer than so many in the mean,
-            at either end. The largest decide where a deep filter breaks: with 1e-6 about one sequence in a million meets
-            that pole. The smallest carry the mean where there is no noise.
+        tail: so many of a sequence's eigenvalues, in the mean, are out of sight at either end. The largest decide where a
+            deep filter breaks: with 1e-6 about one sequence in a million meets that pole. With 0 the integral is over all,
+            and ruled by eigenvalues that no sequence will have. The smallest carry the mean where there is no noise.
         steps: iterations of what the first few leave over, twice that for the best.
 
     Raises:
-        ValueError: the inputs are not isotropic and Gaussian, or `dim` and `context` both above 128.
+        ValueError: the inputs are not isotropic and Gaussian, `dim` and `context` are both above 200, or `tail` is
+            negative or 0.1 and more.
     """
 
     model: GDPlusPlus
@@ -139,14 +148,22 @@ class Spectral:
         return {model.layers: model for model in state.solved}
 
     def advance(self, state: SpectralState) -> tuple[SpectralState, dict]:
-        """The next depth."""
+        """The next depth; its loss is that of `Spectrum`, whatever the objective of other trainers."""
         layers = self._depths()[len(state.solved)]
         rng = np.random.default_rng([self.seed, layers])
         begun = [self._cold(layers, rng) for _ in range(_STARTS * self.starts)]
         if state.solved:
             begun += self._inserted(np.asarray(state.solved[-1].w, np.float64), rng)
         screened, _ = self._improved(np.stack([self._padded(w) for w in begun]), layers, _SCREENED)
-        followed, _ = self._improved(screened[: -(-len(begun) // _LEFT)], layers, self.steps)
+        followed, losses = self._improved(screened[: -(-len(begun) // _LEFT)], layers, self.steps)
+        for _ in range(_ROUNDS):
+            parents = followed[rng.integers(min(_PARENTS, len(followed)), size=len(followed))]
+            sizes = rng.choice(_MOVES, size=(len(parents), 1, 1))
+            moved = parents * (1 + sizes * rng.normal(size=parents.shape))
+            moved, lost = self._improved(moved, layers, self.steps)
+            order = np.argsort(np.concatenate([losses, lost]), kind="stable")[: len(parents)]
+            followed = np.concatenate([followed, moved])[order]
+            losses = np.concatenate([losses, lost])[order]
         best, losses = self._improved(followed[:1], layers, 2 * self.steps)
         model = replace(self.model, w=jnp.asarray(best[0, :layers], self.model.w.dtype))
         loss = float(losses[0]) + self.spectrum.floor
@@ -177,7 +194,7 @@ class Spectral:
         """Random flows, as large as the largest eigenvalues before each layer call for."""
         current, w = self.spectrum.eigenvalues, np.empty((layers, 2))
         for place in range(layers):
-            largest = _largest(current)
+            largest = self._largest(current)
             w[place] = rng.uniform(-1.5, 0.8) / largest, -rng.uniform(0.5, 1.9) / largest
             current = _mapped(current, w[place, 0])
         return w
@@ -186,10 +203,16 @@ class Spectral:
         """The depth before with a layer at any place that does hardly anything."""
         current, found = self.spectrum.eigenvalues, []
         for place in range(len(w) + 1):
-            found.append(np.insert(w, place, _NUDGE * rng.normal(size=2) / _largest(current), axis=0))
+            found.append(np.insert(w, place, _NUDGE * rng.normal(size=2) / self._largest(current), axis=0))
             if place < len(w):
                 current = _mapped(current, w[place, 0])
         return found
+
+    def _largest(self, current: Float[np.ndarray, "points"]) -> float:
+        """Beyond which, of what layers have made of the eigenvalues, a tenth of the solution lies."""
+        order = np.argsort(np.abs(current))
+        share = self.spectrum.weights[order].cumsum()
+        return float(np.abs(current)[order][np.searchsorted(share, 0.9 * share[-1])])
 
     def _padded(self, w: Float[np.ndarray, "layers 2"]) -> Float[np.ndarray, "deepest 2"]:
         """With idle layers up to the model's depth, so that all depths run one compiled program."""
@@ -213,11 +236,6 @@ def _mapped(eigenvalues: np.ndarray, flow: float) -> np.ndarray:
     """After a layer with this w_xx; infinite where random ones break."""
     with np.errstate(over="ignore"):
         return eigenvalues * (1 + flow * eigenvalues) ** 2
-
-
-def _largest(eigenvalues: np.ndarray) -> float:
-    """About the largest that are not extreme."""
-    return float(np.quantile(np.abs(eigenvalues), 0.9))
 
 
 def _residuals(points: _Points, w: Float[Array, "layers 2"]) -> Float[Array, "points"]:

@@ -182,7 +182,7 @@ BUDGETS = {
                 "set": {"train.starts": 8, "train.sample": 2048},
             },
             # Another seed of GD++ is solved as a function of eigenvalues, from far more starts than a chain has; without
-            # noise nothing else is, since which sample a chain has decides where it breaks.
+            # noise there is no chain beside it, since which sample that has decides where it breaks.
             {
                 "if": {"model.kind": "gd++", "train.seed": [1], "task.noise": _others(SPREAD)},
                 "set": _SPECTRAL,
@@ -234,7 +234,7 @@ def _study(budget: Budget) -> StudySpec:
         (1, {"model.heads": 2, "task.noise": _others(*_LITTLE)}),  # where one seed has a pole
         (1, {"model.kind": "full", "task.noise": others}),
         (budget.chains, {"task.noise": others}),
-        (1, {"model.kind": "gd++", "task.noise": NOISELESS}),  # solved exactly
+        (1, {"model.kind": "gd++", "task.noise": NOISELESS}),  # there is no sample of which a second could be
     ]
     in_double = {"model.kind": "full", "task.noise": NOISELESS}  # published losses there reach 2.5e-12
     steps = [
