@@ -9,7 +9,7 @@ import pytest
 
 from innerloop.evaluation.losses import draw_losses
 from innerloop.models import LinearTransformer
-from innerloop.papers.vladymyrov2024 import draws, published, table_1
+from innerloop.papers.vladymyrov2024 import draws, measured, published, table_1
 from innerloop.papers.vladymyrov2024.draws import error_of_one, further_draws, tail
 from innerloop.papers.vladymyrov2024.study import BUDGETS
 from innerloop.tasks import Categorical, Fixed, LinearRegression, Uniform
@@ -79,6 +79,21 @@ def test_further_draws_are_of_sequences_beyond_the_tables_own(monkeypatch):
     assert (found["draws"], found["sequences"]) == (3, 60_000)
     assert found["value"] == pytest.approx((own[:20_000].mean() + means.sum()) / 3)
     assert found["draws_least"] <= found["draws_median"] <= found["draws_greatest"]
+
+
+def test_rarer_poles_cost_more(monkeypatch):
+    """Of GD++ of three layers, that loses more than predicting zero where about one in 10^4 or in 10^6 sequences is."""
+    monkeypatch.setattr(measured, "_SAFE_LAYERS", (3,))
+    monkeypatch.setattr(measured, "_SAFE_TAILS", (1e-4, 1e-7))
+    part = measured.Part("tails", "fixed(0)", ())
+    frames = measured._tails(part, {}, BUDGETS["smoke"])
+    assert tuple(frames) == part.frames
+    common, rare = frames["tails"].rows(named=True)
+    assert [(row["problem"], row["layers"], row["tail"]) for row in (common, rare)] == [
+        ("fixed(0)", 3, 1e-4),
+        ("fixed(0)", 3, 1e-7),
+    ]
+    assert common["value"] < 0.9 * rare["value"] and 10 * rare["breaks"] < common["breaks"] < 1e-3
 
 
 def test_the_error_of_a_draw_is_the_standard_deviation_of_normal_ones(rng):
