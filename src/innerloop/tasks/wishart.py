@@ -71,15 +71,9 @@ def wishart_eigenvalues(dim: int, context: int, *, tail: float = 0.0) -> Eigenva
     edges = np.linspace(max(0.0, middle - spread), middle + spread, _PANELS + 1)
     found = _density(rank, degrees, edges)
     if tail > 0:
-        least, power = (
-            found.below[0],
-            degrees - rank + 1,
-        )  # of the root, with which the smallest are distributed
-        first = (
-            found.roots[0] * (tail / least) ** (1 / power)
-            if tail < least
-            else _where(found.below, tail, found.roots)
-        )
+        first = _where(found.below, tail, found.roots)
+        if tail < found.below[0]:  # near 0 so many are below a root as this power of it says
+            first = found.roots[0] * (tail / found.below[0]) ** (1 / (degrees - rank + 1))
         last = -_where((rank - found.below)[::-1], tail, -found.roots[::-1])
         inner = np.linspace(first, last, _PANELS + 1)
         found = _density(rank, degrees, np.concatenate([edges[edges < first], inner, edges[edges > last]]))
@@ -119,9 +113,8 @@ def _density(rank: int, degrees: int, edges: Float[np.ndarray, "edges"]) -> _Den
     if rank % 2:  # bordered by the integrals
         border = flat @ steps.ravel()
         gram = np.block([[gram, border[:, None]], [-border[None, :], np.zeros((1, 1))]])
-        flat, signed = (
-            np.vstack([each, np.full((1, steps.size), fill)]) for each, fill in ((flat, 0.0), (signed, 1.0))
-        )
+        flat = np.vstack([flat, np.zeros(steps.size)])
+        signed = np.vstack([signed, np.ones(steps.size)])
     density = np.einsum("jx,jx->x", flat, np.linalg.solve(gram.T, signed)).reshape(roots.shape)
     density = np.maximum(density, 0)
     return _Density(*(each.ravel() for each in (roots, density * steps, below(density))))
@@ -133,10 +126,8 @@ def _functions(
     """Laguerre polynomials, nearly orthonormal with the squared weight, times the weight, as densities of the root."""
     power = degrees - rank - 1  # twice the weight's
     family, x = max(power, 0), roots**2
-    first = 2 * np.exp(
-        (power + 1) * np.log(roots) - (x + math.lgamma(family + 1)) / 2
-    )  # with d x = 2 root d root
-    found = [np.zeros_like(x), first]
+    size = (x + math.lgamma(family + 1)) / 2
+    found = [np.zeros_like(x), 2 * np.exp((power + 1) * np.log(roots) - size)]  # with d x = 2 root d root
     for degree in range(rank - 1):
         before, last = (np.sqrt(each * (each + family)) for each in (degree, degree + 1))
         found.append(((2 * degree + 1 + family - x) * found[-1] - before * found[-2]) / last)

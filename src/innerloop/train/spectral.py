@@ -157,13 +157,9 @@ class Spectral:
         screened, _ = self._improved(np.stack([self._padded(w) for w in begun]), layers, _SCREENED)
         followed, losses = self._improved(screened[: -(-len(begun) // _LEFT)], layers, self.steps)
         for _ in range(_ROUNDS):
-            parents = followed[rng.integers(min(_PARENTS, len(followed)), size=len(followed))]
-            sizes = rng.choice(_MOVES, size=(len(parents), 1, 1))
-            moved = parents * (1 + sizes * rng.normal(size=parents.shape))
-            moved, lost = self._improved(moved, layers, self.steps)
-            order = np.argsort(np.concatenate([losses, lost]), kind="stable")[: len(parents)]
-            followed = np.concatenate([followed, moved])[order]
-            losses = np.concatenate([losses, lost])[order]
+            moved, lost = self._improved(_moved(followed, rng), layers, self.steps)
+            best = np.argsort(np.concatenate([losses, lost]), kind="stable")[: len(followed)]
+            followed, losses = np.concatenate([followed, moved])[best], np.concatenate([losses, lost])[best]
         best, losses = self._improved(followed[:1], layers, 2 * self.steps)
         model = replace(self.model, w=jnp.asarray(best[0, :layers], self.model.w.dtype))
         loss = float(losses[0]) + self.spectrum.floor
@@ -221,7 +217,7 @@ class Spectral:
     def _improved(
         self, candidates: Float[np.ndarray, "starts deepest 2"], layers: int, steps: int
     ) -> tuple[Float[np.ndarray, "starts deepest 2"], Float[np.ndarray, "starts"]]:
-        """After so many iterations, the best first, and what they lose above the rest."""
+        """After so many iterations, the best first, and what they lose above the floor."""
         free = np.zeros(candidates.shape[1:], bool)
         free[:layers] = True
         free[layers - 1, 0] = False  # eigenvalues after the last layer are of no use
@@ -230,6 +226,15 @@ class Spectral:
         )
         order = np.argsort(np.asarray(losses), kind="stable")
         return np.asarray(found)[order], np.asarray(losses)[order]
+
+
+def _moved(
+    candidates: Float[np.ndarray, "starts layers 2"], rng: np.random.Generator
+) -> Float[np.ndarray, "starts layers 2"]:
+    """As many as there are, near the best of them, which come first."""
+    parents = candidates[rng.integers(min(_PARENTS, len(candidates)), size=len(candidates))]
+    sizes = rng.choice(_MOVES, size=(len(parents), 1, 1))
+    return parents * (1 + sizes * rng.normal(size=parents.shape))
 
 
 def _mapped(eigenvalues: np.ndarray, flow: float) -> np.ndarray:
@@ -244,7 +249,7 @@ def _residuals(points: _Points, w: Float[Array, "layers 2"]) -> Float[Array, "po
 
 
 def _loss(points: _Points, w: Float[Array, "layers 2"]) -> Float[Array, ""]:
-    """Above the rest; infinite where it is not a number."""
+    """Above the floor; infinite where it is not a number."""
     residuals = _residuals(points, w)
     loss = residuals @ residuals / 2
     return jnp.where(jnp.isfinite(loss), loss, jnp.inf)

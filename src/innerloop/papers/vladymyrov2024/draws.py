@@ -39,20 +39,15 @@ def tail(adjusted: np.ndarray, further: np.ndarray) -> dict[str, float | int]:
             "standard_error": over.standard_error,
             "sequences": len(draws) * PUBLISHED_DRAW,
         }
-    quantiles = np.quantile(
-        adjusted, list(_QUANTILES.values()), method="lower"
-    )  # no mean with an infinite neighbour
-    quantiles_found = dict(zip(_QUANTILES, quantiles.tolist(), strict=True))
-    return (
-        found
-        | quantiles_found
-        | {
-            "draws": len(draws),
-            "draws_median": float(np.median(draws)),
-            "draws_least": float(draws.min()),
-            "draws_greatest": float(draws.max()),
-        }
-    )
+    # "lower", since "linear" takes a mean with an infinite neighbour
+    quantiles = np.quantile(adjusted, list(_QUANTILES.values()), method="lower")
+    found |= dict(zip(_QUANTILES, quantiles.tolist(), strict=True))
+    return found | {
+        "draws": len(draws),
+        "draws_median": float(np.median(draws)),
+        "draws_least": float(draws.min()),
+        "draws_greatest": float(draws.max()),
+    }
 
 
 def means_of_draws(adjusted: np.ndarray, further: np.ndarray) -> np.ndarray:

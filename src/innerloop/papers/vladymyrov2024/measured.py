@@ -178,9 +178,9 @@ def _tails(part: Part, models: dict, budget: Budget) -> dict[str, pl.DataFrame]:
     everywhere = wishart_eigenvalues(task.dim, task.context)
     rows = []
     with jax.enable_x64(True):
-        key, sizes = jax.random.key(0), {"context": task.context}
+        key = jax.random.key(0)
         for layers in _SAFE_LAYERS:
-            start = LinearTransformer.gd_plus_plus(task.dim, layers, key=key, **sizes)
+            start = LinearTransformer.gd_plus_plus(task.dim, layers, key=key, context=task.context)
             for tail in _SAFE_TAILS:
                 trainer = Spectral(start, task, warm=False, tail=tail)
                 state, found = trainer.advance(trainer.start())

@@ -231,7 +231,7 @@ def _study(budget: Budget) -> StudySpec:
     seeds = list(range(budget.seeds))
     others = [law for law in budget.problems if law != SPREAD]
     fewer = [
-        (1, {"model.heads": 2, "task.noise": _others(*_LITTLE)}),  # where one seed has a pole
+        (1, {"model.heads": 2, "task.noise": _others(*_LITTLE)}),  # there one seed has poles
         (1, {"model.kind": "full", "task.noise": others}),
         (budget.chains, {"task.noise": others}),
         (1, {"model.kind": "gd++", "task.noise": NOISELESS}),  # there is no sample of which a second could be
