@@ -224,6 +224,21 @@ def test_a_mean_that_one_sequence_carries_stretches_no_axis(figure1):
     assert 1e6 in lines(broken)["FULL, ours"].get_ydata()
 
 
+def test_nor_does_such_a_regret():
+    table = regrets()
+    pole = (pl.col("problem") == "uniform(0,1)") & (pl.col("method") == "full") & (pl.col("layers") == 2)
+    assert len(table.filter(pole)) == 1
+    carried = table.with_columns(
+        pl.when(pole).then(1e6).otherwise(name).alias(name) for name in ("value", "standard_error")
+    )
+    whole, broken = (
+        panels(figures.regrets_against_depth(each, panels="problem")) for each in (table, carried)
+    )
+    (place,) = (name for name in whole if "U(0, 1)" in name)
+    np.testing.assert_allclose(broken[place].get_ylim(), whole[place].get_ylim())
+    assert 1e6 in lines(broken[place])["FULL"].get_ydata()
+
+
 def test_one_scale_for_all_panels_on_request():
     limits = [axes.get_ylim() for axes in figures.losses_against_sigma(profiles(), share=True).axes]
     assert limits[0] == limits[1]

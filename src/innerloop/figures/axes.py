@@ -84,7 +84,12 @@ def layer_axis(axes: Axes, layers: pl.Series, label: str = "", *, small: bool = 
 
 
 def reach(table: pl.DataFrame) -> list[float]:
-    """The values and the ends of their error bars, but no end that would stretch a logarithmic axis."""
+    """The values and the ends of their error bars, but no end that would stretch a logarithmic axis, and nothing of a value
+    that is not told apart from 0, such as a mean that one sequence carries, if it is above all that are."""
+    certain = pl.col("value") >= 2 * pl.col("standard_error").fill_null(0)
+    greatest = table.filter(certain)["value"].max()
+    if greatest is not None:
+        table = table.filter(certain | (pl.col("value") <= greatest))
     value, half = table["value"], 2 * table["standard_error"].fill_null(0)
     lower = (value - half).filter(value - half > value / 4)
     return [*value, *(value + half), *lower]

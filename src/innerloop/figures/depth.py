@@ -144,9 +144,7 @@ def _draw_panel(
     small: bool = False,
 ) -> None:
     flat = [*levels.values(), *([] if floor is None else [floor])]
-    certain = table.filter(pl.col("value") >= 2 * pl.col("standard_error").fill_null(0))
-    held = table if certain.is_empty() else certain
-    loss_axis(axes, [*reach(held), *flat], log=log, floor=floor, small=small)
+    loss_axis(axes, [*reach(table), *flat], log=log, floor=floor, small=small)
     layer_axis(axes, table["layers"], small=small)
     if floor is not None:
         draw_floor(axes, floor, small=small)

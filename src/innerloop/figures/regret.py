@@ -52,7 +52,8 @@ def regrets_against_depth(
 
     A panel a method with a line a problem, or the other way round. Error bars are two standard errors. A
     point whose regret is less than that, which is not told apart from 0, is hollow; if the estimate itself is
-    not positive, it is drawn at the upper end of its error bar.
+    not positive, it is drawn at the upper end of its error bar; if it is above all others, it stretches no axis: its line
+    may leave the panel.
 
     Args:
         frame: columns problem (the noise law as text, or any name), method, layers, value (the regret) and

@@ -198,7 +198,10 @@ def _regret(frame: Callable[[str], pl.DataFrame], folder: Path) -> Drawn:
         value=pl.when(SINGLE_CARRY).then("draws_median").otherwise("regret"),  # without noise the floor is 0
         standard_error=pl.when(~SINGLE_CARRY).then("regret_se"),
     )
-    caption = "What is left to gain: adjusted loss minus the Bayes floor. Hollow: not told apart from 0."
+    caption = (
+        "What is left to gain: adjusted loss minus the Bayes floor. Hollow: not told apart from 0. A line leaves its panel "
+        "where one sequence carries the mean."
+    )
     if len(losses.filter(SINGLE_CARRY)):
         caption = f"{caption} {_MEDIAN}"
     figure = figures.regrets_against_depth(_lines_by_depth(table), panels="problem", columns=4)
